@@ -1,0 +1,3 @@
+"""Palestra: reinforcement-learning post-training for coding agents."""
+
+__version__ = "0.1.0"

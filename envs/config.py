@@ -1,0 +1,24 @@
+"""Which tasks a run uses."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from palestra.rl.settings import Settings
+
+
+class TasksConfig(Settings):
+    """Where tasks come from and how they are cut."""
+
+    source: str = "repair:"
+    """`format:path` or the name of a registered environment."""
+    seed: int = 0
+    """Seed of the splits and of the mutations."""
+    mutations: int = Field(default=1, ge=1)
+    """Bugs per task (difficulty)."""
+    max_lines: int = Field(default=8, ge=1)
+    """Longest function used."""
+    limit: int = Field(default=0, ge=0)
+    """Use at most so many training tasks; 0 means all."""
+    system_prompt: str | None = None
+    """Replaces the environment's own system prompt; an empty string drops it."""

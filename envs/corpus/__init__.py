@@ -1,0 +1,1 @@
+"""Small pure functions with cases, the material of the repair tasks."""

@@ -1,0 +1,102 @@
+"""Demonstrations of the repair environment, written from what validation already measured."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from palestra.envs.feedback import all_passed
+from palestra.rl.types import Demonstration, DemoStep, Json, Message, Task, ToolCall
+
+TEST_FIRST = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineEdit:
+    """One broken line of a task: its file, 1-based number, and both texts of it.
+
+    Example: ``LineEdit(path="clamp.py", line=2, original="    if x < low:", broken="    if x >
+    low:")``
+    """
+
+    path: str
+    line: int
+    original: str
+    broken: str
+
+
+def labels(edits: Sequence[LineEdit], observed: str) -> dict[str, str]:
+    """The labels of a task that ``demonstrate`` reads back."""
+    rows = [[edit.path, edit.line, edit.original, edit.broken] for edit in edits]
+    return {"edits": json.dumps(rows), "observed": observed, "mutations": str(len(edits))}
+
+
+def edits_of(task: Task) -> tuple[LineEdit, ...]:
+    """The broken lines of a task, from its labels; empty when it has none."""
+    rows = json.loads(task.labels.get("edits", "[]"))
+    return tuple(LineEdit(path=p, line=n, original=o, broken=b) for p, n, o, b in rows)
+
+
+def demonstrate(
+    tasks: Sequence[Task],
+    seed: int,
+    *,
+    mistakes: float,
+    prompt: Callable[[Task], tuple[Message, ...]],
+) -> Iterator[Demonstration]:
+    """One demonstration per task, in order; each depends on ``seed`` and its own task only."""
+    same_line: dict[tuple[str, str, int], list[Task]] = {}
+    for task in tasks:
+        edits = edits_of(task)
+        if len(edits) == 1:
+            same_line.setdefault(_place(task, edits[0]), []).append(task)
+    for task in tasks:
+        edits = edits_of(task)
+        if not edits:
+            continue
+        rng = random.Random(f"{seed}/{task.id}")
+        last = edits[-1]
+        others = [t for t in same_line.get(_place(task, last), []) if _text(t) != last.broken]
+        wrong = rng.choice(others) if others and rng.random() < mistakes else None
+        steps = tuple(_steps(task, edits, wrong, test_first=rng.random() < TEST_FIRST))
+        yield Demonstration(task_id=task.id, prompt=prompt(task), steps=steps)
+
+
+def _place(task: Task, edit: LineEdit) -> tuple[str, str, int]:
+    return (task.labels.get("function", ""), edit.path, edit.line)
+
+
+def _text(task: Task) -> str:
+    return edits_of(task)[0].broken
+
+
+def _steps(
+    task: Task, edits: Sequence[LineEdit], wrong: Task | None, *, test_first: bool
+) -> Iterator[DemoStep]:
+    if test_first and task.visible:
+        yield _step("test", task.labels["observed"])
+    for edit in edits[:-1]:
+        yield _replace(task, edit, edit.original)
+    if wrong:
+        yield _replace(task, edits[-1], _text(wrong), learn=False)
+        if task.visible:
+            yield _step("test", wrong.labels["observed"])
+    yield _replace(task, edits[-1], edits[-1].original)
+    if task.visible:
+        yield _step("test", all_passed(len(task.visible)))
+    yield _step("submit", "")
+
+
+def _replace(task: Task, edit: LineEdit, text: str, *, learn: bool = True) -> DemoStep:
+    arguments: dict[str, Json] = {"line": str(edit.line), "text": text}
+    if len(task.artifacts) > 1:
+        arguments["path"] = edit.path
+    return _step("replace", "ok", learn=learn, **arguments)
+
+
+def _step(name: str, observation: str, *, learn: bool = True, **arguments: Json) -> DemoStep:
+    call = ToolCall(name=name, arguments=arguments)
+    message = Message(role="assistant", content="", calls=(call,))
+    return DemoStep(message=message, observation=observation, learn=learn)

@@ -1,0 +1,50 @@
+"""Test methods of ``unittest`` files, found and cut out by reading them, never by running them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import PurePosixPath
+
+from palestra.envs.mutate import source_lines
+from palestra.rl.types import UnitCheck
+
+
+def unit_checks(test_files: Mapping[str, str]) -> tuple[UnitCheck, ...]:
+    """One check per test method of every test file, in text order; files that do not parse: none.
+
+    Example: ``unit_checks({"leap_test.py": text})[0].id == "leap_test.LeapTest.test_2015"``
+    """
+    found: dict[str, UnitCheck] = {}
+    for path, text in test_files.items():
+        for identity, _ in _methods(path, text):
+            found.setdefault(identity, UnitCheck(id=identity))
+    return tuple(found.values())
+
+
+def keep_only(test_files: Mapping[str, str], ids: Collection[str]) -> dict[str, str]:
+    """The same files without the test methods not in ``ids``; line numbers stay what they were."""
+    return {path: _cut(path, text, ids) for path, text in test_files.items()}
+
+
+def _cut(path: str, text: str, ids: Collection[str]) -> str:
+    lines = source_lines(text)
+    for identity, method in sorted(_methods(path, text), key=lambda found: -found[1].lineno):
+        if identity not in ids:
+            first = min([method.lineno, *(d.lineno for d in method.decorator_list)])
+            blank = ["\n"] * ((method.end_lineno or first) - first)
+            lines[first - 1 : method.end_lineno] = [" " * method.col_offset + "pass\n", *blank]
+    return "".join(lines)
+
+
+def _methods(path: str, text: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+    module = ".".join(PurePosixPath(path).with_suffix("").parts)
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return
+    for node in tree.body:
+        for method in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(method, ast.FunctionDef) and method.name.startswith("test"):
+                assert isinstance(node, ast.ClassDef)
+                yield f"{module}.{node.name}.{method.name}", method

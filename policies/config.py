@@ -1,0 +1,90 @@
+"""The model, its engine, its learner and its supervised stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from palestra.rl.settings import Settings
+
+
+class TinyConfig(Settings):
+    """Shape of the policy that is built when no model folder is given (Qwen3 architecture)."""
+
+    vocab_size: int = Field(default=1024, ge=300)
+    hidden_size: int = 192
+    intermediate_size: int = 512
+    layers: int = Field(default=4, ge=1)
+    heads: int = 6
+    kv_heads: int = 2
+    head_dim: int = 32
+    max_position_embeddings: int = 1024
+
+
+class EngineConfig(Settings):
+    """The vLLM rollout engine."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Weights and activations; float32 on CPU, where bfloat16 is emulated."""
+    max_num_seqs: int = Field(default=128, ge=1)
+    """Sequences decoded together."""
+    max_num_batched_tokens: int = Field(default=4096, ge=1)
+    """Tokens per engine step; at least the context length."""
+    gpu_memory_utilization: float = Field(default=0.5, gt=0, lt=1)
+    """Share of a GPU for weights and KV cache; without effect on CPU."""
+    kv_cache_gib: int = Field(default=1, ge=1)
+    """KV cache on CPU, in GiB; without effect on GPU."""
+    threads: int = Field(default=1, ge=1)
+    """OpenMP threads of the engine on CPU."""
+
+
+class LearnerConfig(Settings):
+    """The DeepSpeed learner."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Working weights; float32 on CPU, bfloat16 with float32 masters on GPU."""
+    zero_stage: Literal[1, 2, 3] = 2
+    """ZeRO stage."""
+    lr: float = Field(default=1e-6, gt=0)
+    """Peak learning rate of AdamW."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.0, ge=0)
+    grad_clip: float = Field(default=1.0, gt=0)
+    """Global gradient norm above which gradients are scaled down."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps over which the learning rate rises linearly."""
+    micro_batch_tokens: int = Field(default=4096, ge=16)
+    """Tokens of one packed micro-batch, padding included."""
+    row_tokens: int = Field(default=512, ge=16)
+    """Length of a packed row; a longer sample gets a row of its own."""
+    logprob_chunk: int = Field(default=2048, ge=1)
+    """Tokens whose logits exist at once."""
+    threads: int = Field(default=2, ge=1)
+    """Torch threads of the learner on CPU."""
+
+
+class SftConfig(Settings):
+    """Supervised warm start on demonstrations that the environment writes."""
+
+    steps: int = Field(default=0, ge=0)
+    """Optimizer steps; 0 skips the stage."""
+    corpus_steps: int = Field(default=0, ge=0)
+    """Steps of plain language modelling on the environment's sources before that."""
+    batch_size: int = Field(default=64, ge=1)
+    """Demonstrations per step."""
+    lr: float = Field(default=2e-3, gt=0)
+    warmup_steps: int = Field(default=20, ge=0)
+    mistakes: float = Field(default=0.3, ge=0, le=1)
+    """Share of demonstrations with a planted mistake that is then repaired."""
+
+
+class PolicyConfig(Settings):
+    """The policy: a Hugging Face causal-LM folder, or the tiny policy built on the spot."""
+
+    model: str = "tiny"
+    """`tiny`, or the path of a Hugging Face folder with weights and tokenizer."""
+    tiny: TinyConfig = TinyConfig()
+    engine: EngineConfig = EngineConfig()
+    learner: LearnerConfig = LearnerConfig()
+    sft: SftConfig = SftConfig()

@@ -1,0 +1,50 @@
+"""What every vLLM process of ours loads first (entry point ``vllm.general_plugins``).
+
+It registers the "shm" weight-transfer backend and, on CPU, makes a row of a linear layer
+independent of the rows beside it, so that a sampled token depends on its own context only and not
+on which other episodes happened to be in flight. Without that, no run could be repeated.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+MIN_ROWS = 32
+"""MKL takes another code path (and rounds differently) below about 16 rows."""
+
+
+def register() -> None:
+    """Idempotent, as vLLM calls plugins once per process and again in workers."""
+    from vllm.distributed.weight_transfer.factory import (
+        WeightTransferEngineFactory,
+        WeightTransferTrainerFactory,
+    )
+    from vllm.platforms import current_platform
+
+    if "shm" not in WeightTransferEngineFactory._registry:
+        module = "palestra.policies.shm_transfer"
+        WeightTransferEngineFactory.register_engine("shm", module, "ShmWeightTransferEngine")
+        WeightTransferTrainerFactory.register_engine("shm", module, "ShmTrainerEngine")
+    if current_platform.is_cpu() and os.environ.get("PALESTRA_ROW_INVARIANT", "1") == "1":
+        _make_cpu_linear_row_invariant()
+
+
+def _make_cpu_linear_row_invariant() -> None:
+    import torch
+    from torch.nn import functional
+    from vllm.model_executor.layers import utils
+
+    def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        rows = x.shape[0]
+        if rows >= MIN_ROWS or x.dim() != 2:
+            return functional.linear(x, weight, bias)
+        padded = x.new_zeros((MIN_ROWS, x.shape[1]))
+        padded[:rows] = x
+        return functional.linear(padded, weight, bias)[:rows]
+
+    def dispatch(layer: Any, remove_weight: bool) -> None:
+        # No prepacked copy: it would also go stale for tied heads when weights are updated.
+        layer.cpu_linear = linear
+
+    utils.dispatch_cpu_unquantized_gemm = dispatch

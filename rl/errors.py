@@ -1,0 +1,47 @@
+"""The error vocabulary, and the one place that turns a stray exception into it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class PalestraError(Exception):
+    """Base of every error that we raise on purpose."""
+
+
+class UserError(PalestraError):
+    """Wrong use: one line that says what to change; the command ends with exit code 2."""
+
+
+class InfraError(PalestraError):
+    """Our machinery failed (box, engine, grader): never a reward, always retried or counted."""
+
+
+class SandboxError(InfraError):
+    """A box could not be made, or broke."""
+
+
+class GraderError(InfraError):
+    """A verdict could not be reached for a reason that is not the agent's."""
+
+
+class EngineError(InfraError):
+    """The rollout engine failed; it must be rebuilt before it is used again."""
+
+
+class CheckpointError(PalestraError):
+    """A checkpoint could not be written or read; the last good one is untouched."""
+
+
+@asynccontextmanager
+async def boundary(kind: type[InfraError], what: str) -> AsyncIterator[None]:
+    """Label whatever escapes third-party code as ``kind``; errors already labelled pass through."""
+    try:
+        yield
+    except PalestraError:
+        raise
+    except TimeoutError as error:
+        raise kind(f"{what}: timed out") from error
+    except Exception as error:
+        raise kind(f"{what}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,464 @@
+"""Every noun that crosses a folder boundary, and the protocols between folders.
+
+Standard library only: anyone may import this module, and it imports nothing of ours. Axes in
+names: ``T`` tokens of one trajectory, ``G`` trajectories of one group, ``B`` samples of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, Protocol, TypeAlias
+
+Json: TypeAlias = object
+"""A JSON value: None, bool, int, float, str, or lists and string-keyed dicts of them."""
+
+
+# --- what is asked -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallCheck:
+    """One test that calls a function and compares its value in the trusted process.
+
+    ``args`` and ``expected`` are Python literals as text, so that tuples, sets and integer keys
+    survive storage as JSON.
+
+    Example: ``CallCheck(id="clamp#0", module="clamp", function="clamp", args="(5, 0, 3)",
+    expected="3")``
+    """
+
+    id: str
+    module: str
+    function: str
+    args: str
+    expected: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScriptCheck:
+    """One test given as code that raises when the candidate is wrong (HumanEval, MBPP).
+
+    ``names`` are the names taken from ``module`` (the candidate) and visible to ``code``.
+
+    Example: ``ScriptCheck(id="MBPP/2#0", module="solution", names=("area",),
+    code="assert abs(area(2) - 12.57) < 0.01")``
+    """
+
+    id: str
+    module: str
+    names: tuple[str, ...]
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitCheck:
+    """One method of a ``unittest`` suite stored in ``Task.test_files``.
+
+    Example: ``UnitCheck(id="leap_test.LeapTest.test_year_2015")``
+    """
+
+    id: str
+
+
+Check: TypeAlias = CallCheck | ScriptCheck | UnitCheck
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One problem: what the agent is given, and how its result is judged.
+
+    The agent gets ``prompt``, ``files`` and ``visible``; it never sees ``reference``, ``hidden`` or
+    ``test_files``. Only the files named in ``artifacts`` are collected for grading.
+
+    Example: ``Task(id="repair/clamp/3", source="palestra/Repair-v0", kind="repair", prompt="Fix
+    clamp.py ...", files={"clamp.py": broken}, reference={"clamp.py": original},
+    artifacts=("clamp.py",), visible=checks[:4], hidden=checks)``
+    """
+
+    id: str
+    source: str
+    kind: str
+    prompt: str
+    files: Mapping[str, str]
+    reference: Mapping[str, str]
+    artifacts: tuple[str, ...]
+    visible: tuple[Check, ...] = ()
+    hidden: tuple[Check, ...]
+    test_files: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A request of the policy, parsed strictly from its token ids.
+
+    Example: ``ToolCall(name="replace", arguments={"line": "3", "text": "    return x"})``
+    """
+
+    name: str
+    arguments: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """What a policy is told about one tool; ``parameters`` is a JSON schema of its arguments.
+
+    Example: ``Tool(name="submit", description="Finish.", parameters={"type": "object",
+    "properties": {}})``
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One chat message as a person would read it; training never re-tokenises it.
+
+    Example: ``Message(role="tool", content="2 of 4 tests passed")``
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+    calls: tuple[ToolCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What an environment answers to one tool call.
+
+    Example: ``Observation(text="replaced line 3")`` or ``Observation(text="", submitted=True)``
+    """
+
+    text: str
+    submitted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoStep:
+    """One scripted assistant turn and the answer to it; ``learn`` is False for a planted mistake."""
+
+    message: Message
+    observation: str
+    learn: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demonstration:
+    """A solved episode that an environment wrote itself, for supervised warm starts and PTX."""
+
+    task_id: str
+    prompt: tuple[Message, ...]
+    steps: tuple[DemoStep, ...]
+
+
+# --- what happened -------------------------------------------------------------------------------
+
+
+class Stop(StrEnum):
+    """Why an episode ended."""
+
+    SUBMITTED = "submitted"
+    MAX_TURNS = "max_turns"
+    OVER_BUDGET = "over_budget"
+    CONTEXT_FULL = "context_full"
+    MALFORMED = "malformed"
+    TIME_LIMIT = "time_limit"
+    INFRA_ERROR = "infra_error"
+
+
+class Outcome(StrEnum):
+    """What an episode is worth to training; an infrastructure fault has no reward at all."""
+
+    GRADED = "graded"
+    AGENT_FAILURE = "agent_failure"
+    INFRA_FAILURE = "infra_failure"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the grader saw: one entry per expected check; a check that never reported is False.
+
+    Example: ``Verdict(outcome=Outcome.GRADED, passed={"clamp#0": True, "clamp#1": False})``
+    """
+
+    outcome: Outcome
+    passed: Mapping[str, bool] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def solved(self) -> bool:
+        """True when there is at least one check and every check passed."""
+        return self.outcome is Outcome.GRADED and bool(self.passed) and all(self.passed.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reward:
+    """A scalar and the named parts that it is the weighted sum of.
+
+    Example: ``Reward(total=1.0, parts={"tests_pass": 1.0})``
+    """
+
+    total: float
+    parts: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How one reply is sampled. ``seed`` fixes the reply given the context and the weights."""
+
+    temperature: float
+    max_tokens: int
+    seed: int
+    stop_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What the engine returned: ids, and the log-probabilities it sampled them with.
+
+    ``logprobs`` are natural logarithms of the distribution really sampled from (temperature
+    included); ``version`` counts weight updates since the start of the run. ``finish`` is ``stop``
+    when the last id is a stop id, ``length`` when the budget ended the reply.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    version: int
+    finish: Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """Context ids appended before a reply, and the reply itself.
+
+    Example: a first turn holds the whole prompt in ``context_ids``; later turns hold only the
+    rendered tool results. Concatenating ``context_ids + token_ids`` over turns gives the exact
+    sequence that the engine saw, and that the learner trains on.
+    """
+
+    context_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    version: int
+    message: Message
+    observation: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory:
+    """One episode from the prompt to its verdict."""
+
+    id: str
+    group_id: str
+    task_id: str
+    step: int
+    prompt: tuple[Message, ...]
+    turns: tuple[Turn, ...]
+    stop: Stop
+    outcome: Outcome
+    temperature: float
+    reward: Reward | None = None
+    verdict: Verdict | None = None
+    reason: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def generated(self) -> int:
+        """Number of tokens that the policy generated."""
+        return sum(len(turn.token_ids) for turn in self.turns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Sibling trajectories of one task; ``trainable`` leaves infrastructure failures out."""
+
+    id: str
+    task_id: str
+    trajectories: tuple[Trajectory, ...]
+
+    @property
+    def trainable(self) -> tuple[Trajectory, ...]:
+        """Trajectories with a reward: the only ones that count for the baseline and the batch."""
+        return tuple(t for t in self.trajectories if t.reward is not None)
+
+
+# --- what is learned -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One token sequence with per-token training signals; five lists of equal length ``T``.
+
+    Entry t describes ``token_ids[t]``: ``loss_mask[t]`` is True where the policy sampled it,
+    ``logprobs[t]`` is what the engine sampled it with (0.0 where masked), ``advantages[t]`` weighs
+    the policy gradient, ``ptx[t]`` weighs the supervised loss.
+
+    Example: prompt P, reply A, tool output E, reply B give ``token_ids = P+A+E+B`` and
+    ``loss_mask = 0*P + 1*A + 0*E + 1*B``.
+    """
+
+    token_ids: tuple[int, ...]
+    loss_mask: tuple[bool, ...]
+    logprobs: tuple[float, ...]
+    advantages: tuple[float, ...]
+    ptx: tuple[float, ...]
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        sizes = {
+            len(self.token_ids),
+            len(self.loss_mask),
+            len(self.logprobs),
+            len(self.advantages),
+            len(self.ptx),
+        }
+        if len(sizes) != 1:
+            raise ValueError(f"Sample lists differ in length: {sorted(sizes)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The samples of one optimizer step, and the number that step carries in the journal."""
+
+    step: int
+    samples: tuple[Sample, ...]
+
+
+# --- who does it ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecResult:
+    """How one command ended. Exactly one of ``exit_code`` and ``signal`` is set, or ``timed_out``.
+
+    ``stdout`` and ``stderr`` keep the head and the tail of the output; ``elided`` counts the bytes
+    dropped between them. ``report`` is what arrived on the inherited descriptor.
+    """
+
+    exit_code: int | None = None
+    signal: int | None = None
+    timed_out: bool = False
+    stdout: bytes = b""
+    stderr: bytes = b""
+    elided: int = 0
+    report: bytes = b""
+    wall_s: float = 0.0
+
+
+class Sandbox(Protocol):
+    """A box in which untrusted code runs. Non-zero exits are data; only our faults raise."""
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        timeout: float = 10.0,
+        max_output: int = 65_536,
+        report: bool = False,
+    ) -> ExecResult:
+        """Run a command in the work directory. With ``report`` the command inherits a write
+        descriptor, whose number it finds in the variable ``PALESTRA_REPORT_FD``."""
+        ...
+
+    async def read(self, path: str, *, max_bytes: int = 1 << 20) -> bytes:
+        """Read a regular file below the work directory (never through a link)."""
+        ...
+
+    async def write(self, path: str, data: bytes) -> None:
+        """Write a file below the work directory, making its folders."""
+        ...
+
+
+class SandboxProvider(Protocol):
+    """Opens boxes; ``guarantees`` are probed facts such as ``{"pidns", "netns", "ro_root"}``."""
+
+    name: str
+    guarantees: frozenset[str]
+
+    def open(self) -> AbstractAsyncContextManager[Sandbox]:
+        """A fresh, empty box; leaving the context destroys it and everything that ran in it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckJob:
+    """Some candidate files and the checks to run on them."""
+
+    files: Mapping[str, str]
+    checks: tuple[Check, ...]
+    test_files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """How one check ended; ``got`` is a short text of the value or error, for people and agents.
+
+    Example: ``CheckResult(id="clamp#0", passed=False, got="5")``
+    """
+
+    id: str
+    passed: bool
+    got: str = ""
+
+
+class CheckRunner(Protocol):
+    """Runs many jobs in one command of a given box; one list of results per job, in order.
+
+    Every check of a job has a result: one that never reported is not passed. Raises
+    ``SandboxError`` only when the box itself failed.
+    """
+
+    async def __call__(
+        self, jobs: Sequence[CheckJob], box: Sandbox, *, timeout: float = 10.0
+    ) -> list[list[CheckResult]]: ...
+
+
+class Grader(Protocol):
+    """Runs a task's hidden checks on collected files in a fresh box."""
+
+    async def __call__(self, task: Task, files: Mapping[str, bytes]) -> Verdict: ...
+
+
+class Tokenizer(Protocol):
+    """What we need of a tokenizer; ``policies.tokenizer`` wraps a Hugging Face one in it."""
+
+    eos_id: int
+    vocab_size: int
+
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool], *, reply: bool) -> str: ...
+    def token_id(self, token: str) -> int | None: ...
+
+
+class Policy(Protocol):
+    """The sampling side of the model."""
+
+    async def generate(self, token_ids: Sequence[int], sampling: Sampling) -> Completion: ...
+
+
+class Learner(Protocol):
+    """The learning side of the model."""
+
+    def learn(self, batch: Batch) -> Mapping[str, float]:
+        """Do one optimizer step and return its metrics."""
+        ...
+
+    def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability of every token given those before it; the first entry is 0.0."""
+        ...
+
+    def save(self, folder: str) -> None: ...
+    def load(self, folder: str) -> None: ...
+
+
+RewardFn: TypeAlias = Callable[[Trajectory, "Sandbox | None"], Awaitable[float]]
+"""A reward for one finished trajectory; raise to say that it could not be computed."""

@@ -1,0 +1,22 @@
+"""Which boxes a run uses."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from palestra.rl.settings import Settings
+
+
+class SandboxConfig(Settings):
+    """Backend and limits of the boxes."""
+
+    backend: Literal["auto", "bubblewrap", "landlock"] = "auto"
+    """`auto` takes the strongest that works on this machine."""
+    require: list[str] = ["fs", "no_net", "kill_tree"]
+    """Guarantees without which the run does not start."""
+    max_boxes: int = Field(default=4, ge=1)
+    """Commands running in boxes at once."""
+    exec_timeout: float = Field(default=10.0, gt=0)
+    """Seconds before a command in a box is killed."""
