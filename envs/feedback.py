@@ -16,7 +16,9 @@ def report(checks: Sequence[Check], results: Sequence[CheckResult]) -> str:
     Example: ``"1 of 2 passed\\nclamp(5, 0, 3) returned 5, expected 3"``
     """
     by_id = {result.id: result for result in results}
-    outcomes = [by_id.get(c.id, CheckResult(id=c.id, passed=False, got="no result")) for c in checks]
+    outcomes = [
+        by_id.get(c.id, CheckResult(id=c.id, passed=False, got="no result")) for c in checks
+    ]
     head = f"{sum(result.passed for result in outcomes)} of {len(outcomes)} passed"
     for check, result in zip(checks, outcomes, strict=True):
         if not result.passed:

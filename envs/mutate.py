@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from palestra.envs.operators import OPERATORS, Edit, Source
@@ -53,19 +53,19 @@ def mutants(source: str) -> list[Mutant]:
     return list(found.values())
 
 
-def combine(source: str, parts: Sequence[Mutant]) -> str:
-    """``source`` with the changed line of each of ``parts``: a harder task than any one of them.
+def combine(source: str, changes: Mapping[int, tuple[str, str]]) -> str:
+    """``source`` with several lines changed: ``{line: (original, mutated)}``, 1-based.
 
-    Raises ``ValueError`` when two parts change the same line or one is not of this source.
+    Raises ``ValueError`` when a line is not the original that it should be.
+
+    Example: ``combine(source, {m.line: (m.original_line, m.mutated_line) for m in two_mutants})``
     """
     lines = source_lines(source)
-    if len({part.line for part in parts}) != len(parts):
-        raise ValueError("two of the mutants change the same line")
-    for part in parts:
-        text = lines[part.line - 1]
-        if text.rstrip("\r\n") != part.original_line:
-            raise ValueError(f"line {part.line} is not {part.original_line!r}")
-        lines[part.line - 1] = part.mutated_line + text[len(part.original_line) :]
+    for line, (original, mutated) in changes.items():
+        text = lines[line - 1]
+        if text.rstrip("\r\n") != original:
+            raise ValueError(f"line {line} is not {original!r}")
+        lines[line - 1] = mutated + text[len(original) :]
     return "".join(lines)
 
 

@@ -140,7 +140,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoStep:
-    """One scripted assistant turn and the answer to it; ``learn`` is False for a planted mistake."""
+    """One scripted assistant turn and its answer; ``learn`` is False for a planted mistake."""
 
     message: Message
     observation: str

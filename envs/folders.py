@@ -1,0 +1,94 @@
+"""Programs read from folders: Exercism exercises, and packages with ``unittest`` files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from palestra.envs.programs import Program, visible_part
+from palestra.envs.rows import BadRow
+from palestra.envs.taskset import Skipped
+from palestra.envs.unit_tests import unit_checks
+from palestra.rl.errors import UserError
+
+MAX_FILES = 200
+
+
+def folder_programs(folder: Path) -> Iterator[Program | Skipped]:
+    """The programs of a folder: one per exercise, or the one package that the folder is.
+
+    Raises ``UserError`` when the folder is missing or holds neither.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}")
+    exercises = sorted(path.parent.parent for path in folder.glob("*/.meta/config.json"))
+    if (folder / ".meta" / "config.json").is_file():
+        exercises = [folder]
+    if not exercises:
+        yield _package(folder)
+    for exercise in exercises:
+        try:
+            yield _exercise(exercise)
+        except BadRow as error:
+            yield Skipped(id=exercise.name, reason=str(error))
+
+
+def exercise_files(folder: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Stubs, reference and test files of one exercise, each by path; raises ``BadRow``."""
+    try:
+        listed = json.loads((folder / ".meta" / "config.json").read_text(encoding="utf-8"))["files"]
+        solution, test, example = (list(listed[name]) for name in ("solution", "test", "example"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadRow(f".meta/config.json: {type(error).__name__}: {error}") from error
+    examples = [name for name in example if name.endswith(".py")]
+    if len(examples) != len(solution):
+        raise BadRow(".meta/config.json: files.example does not match files.solution")
+    stubs = {name: _text(folder / name) for name in solution}
+    reference = {s: _text(folder / e) for s, e in zip(solution, examples, strict=True)}
+    beside = [*test, *listed.get("editor", [])]
+    return stubs, reference, {name: _text(folder / name) for name in beside}
+
+
+def _exercise(folder: Path) -> Program:
+    _, reference, tests = exercise_files(folder)
+    return _program(folder.name, reference, tests)
+
+
+def _package(folder: Path) -> Program:
+    paths = sorted(
+        path
+        for path in folder.rglob("*.py")
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not paths or len(paths) > MAX_FILES:
+        raise UserError(f"{folder} has {len(paths)} Python files; repair: takes 1 to {MAX_FILES}")
+    texts = {path.relative_to(folder).as_posix(): _text(path) for path in paths}
+    tests = {path: text for path, text in texts.items() if _is_test(path)}
+    if not tests:
+        raise UserError(f"{folder} has no exercises and no test_*.py or *_test.py files")
+    return _program(
+        folder.resolve().name, {p: t for p, t in texts.items() if p not in tests}, tests
+    )
+
+
+def _program(name: str, files: Mapping[str, str], tests: Mapping[str, str]) -> Program:
+    checks = unit_checks(tests)
+    if not checks:
+        raise BadRow("no unittest methods in its test files")
+    return Program(
+        id=name, files=files, checks=checks, visible=visible_part(checks), test_files=tests
+    )
+
+
+def _is_test(path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return name.startswith("test_") or name.endswith("_test.py") or path.startswith("tests/")
+
+
+def _text(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRow(f"{path.name}: {error}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,0 +1,123 @@
+"""``format:path`` turned into tasks: the one place that knows which formats there are.
+
+``repair:``                shipped functions, broken (also ``palestra/Repair-v0``)
+``repair:mbpp:PATH``       functions of an MBPP file, broken
+``repair:DIR``             Exercism exercises or a package with unittest files, broken
+``mbpp:PATH``              MBPP rows (.jsonl, sanitized .json, or in the HumanEval form)
+``humaneval:PATH``         HumanEval rows (.jsonl or .jsonl.gz)
+``jsonl:PATH``             tasks of your own; the format is described in ``task_json``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from palestra.envs.complete import Complete
+from palestra.envs.corpus_loader import shipped_functions
+from palestra.envs.folders import folder_programs
+from palestra.envs.programs import Program, program
+from palestra.envs.records import humaneval_task, mbpp_function, mbpp_task
+from palestra.envs.repair import Repair
+from palestra.envs.repair_source import RepairOptions, build
+from palestra.envs.rows import BadRow, read_rows, record
+from palestra.envs.task_json import task_from_json
+from palestra.envs.taskset import Skipped, TaskSet
+from palestra.envs.validate import Validator
+from palestra.rl.errors import UserError
+from palestra.rl.types import CheckRunner, Json, SandboxProvider, Task
+
+FORMATS = ("repair:", "repair:mbpp:PATH", "repair:DIR", "mbpp:PATH", "humaneval:PATH", "jsonl:PATH")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """Settings for programs that are tested by unittest files, whose checks cost more."""
+
+    max_mutants: int = 24
+    timeout: float = 10.0
+    batch: int = 12
+
+
+async def load(
+    source: str,
+    *,
+    run_checks: CheckRunner,
+    provider: SandboxProvider,
+    seed: int,
+    split: str | None = None,
+    limit: int | None = None,
+    cache: Path | None = None,
+    options: RepairOptions | None = None,
+) -> TaskSet:
+    """The tasks of ``source``; bad rows and useless programs are in ``skipped``.
+
+    ``split`` and ``limit`` keep a part; ``cache`` is a folder for validation results; ``options``
+    says more about repair tasks (its seed, split and limit are replaced by those given here).
+    Raises ``UserError`` for an unknown format or an unreadable path.
+    """
+    kind, _, rest = source.partition(":")
+    if source in ("repair", Repair.name):
+        kind, rest = "repair", ""
+    if kind == "repair":
+        chosen = replace(options or RepairOptions(), seed=seed, split=split, limit=limit)
+        validator = Validator(run_checks=run_checks, provider=provider, cache=cache)
+        return await _repair(source, rest, chosen, validator)
+    makers = {"mbpp": _mbpp, "humaneval": humaneval_task, "jsonl": task_from_json}
+    if kind not in makers:
+        raise UserError(f"unknown task source {source!r}; there are: {', '.join(FORMATS)}")
+    if not rest:
+        raise UserError(f"{kind}: needs a path, for example {kind}:data/{kind}.jsonl")
+    tasks, skipped = _rows(Path(rest), makers[kind], limit=limit if split is None else None)
+    kept = tuple(t for t in tasks if split is None or t.labels.get("split") == split)[:limit]
+    return TaskSet(source=source, env=_env(source, kept), tasks=kept, skipped=skipped)
+
+
+async def _repair(source: str, rest: str, options: RepairOptions, validator: Validator) -> TaskSet:
+    skipped: tuple[Skipped, ...] = ()
+    if not rest:
+        programs = [program(function) for function in shipped_functions()]
+    elif rest.startswith("mbpp:"):
+        path = Path(rest.removeprefix("mbpp:"))
+        functions, skipped = _rows(path, mbpp_function, limit=None)
+        programs = [program(function) for function in functions]
+    else:
+        found = list(folder_programs(Path(rest)))
+        programs = [item for item in found if isinstance(item, Program)]
+        skipped = tuple(item for item in found if isinstance(item, Skipped))
+        unit = Unit()
+        options = replace(options, max_mutants=options.max_mutants or unit.max_mutants)
+        validator = replace(validator, timeout=unit.timeout, batch=unit.batch)
+    tasks = await build(programs, source=source, options=options, validator=validator)
+    return replace(tasks, skipped=skipped + tasks.skipped)
+
+
+def _mbpp(row: Mapping[str, Json]) -> Task:
+    return humaneval_task(row) if "canonical_solution" in row else mbpp_task(row)
+
+
+def _rows(
+    path: Path, make: Callable[[Mapping[str, Json]], T], *, limit: int | None
+) -> tuple[list[T], tuple[Skipped, ...]]:
+    """What ``make`` gives for each row, and the rows that it refused, by number."""
+    made: list[T] = []
+    skipped: list[Skipped] = []
+    for number, row in read_rows(path):
+        if limit is not None and len(made) >= limit:
+            break
+        try:
+            made.append(make(record(row)))
+        except BadRow as error:
+            skipped.append(Skipped(id=f"{path.name} row {number}", reason=str(error)))
+    return made, tuple(skipped)
+
+
+def _env(source: str, tasks: Iterable[Task]) -> str:
+    """The environment that plays these tasks: one for all of a source."""
+    kinds = {task.kind for task in tasks}
+    if len(kinds) > 1:
+        raise UserError(f"{source} mixes tasks of the kinds {', '.join(sorted(kinds))}")
+    return Repair.name if kinds == {"repair"} else Complete.name

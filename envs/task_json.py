@@ -1,0 +1,130 @@
+"""Tasks as JSON rows: the format ``jsonl:PATH``, one task per line.
+
+A row has the fields of ``Task``; ``visible``, ``test_files`` and ``labels`` may be left out. A check
+is an object with ``type`` ``call``, ``script`` or ``unit`` and the fields of that record::
+
+    {"id": "add/1", "source": "acme", "kind": "repair", "prompt": "Fix add.py ...",
+     "files": {"add.py": "def add(a, b):\\n    return a - b\\n"},
+     "reference": {"add.py": "def add(a, b):\\n    return a + b\\n"},
+     "artifacts": ["add.py"],
+     "hidden": [{"type": "call", "id": "add#0", "module": "add", "function": "add",
+                 "args": "(1, 2)", "expected": "3"}]}
+
+``kind`` says which environment plays it: ``repair`` or ``complete``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import PurePosixPath
+
+from palestra.envs.rows import BadRow, list_field, text_field
+from palestra.rl.types import CallCheck, Check, Json, ScriptCheck, Task, UnitCheck
+
+_FIELDS = frozenset(Task.__dataclass_fields__)
+_OPTIONAL = frozenset({"visible", "test_files", "labels"})
+
+
+def task_to_json(task: Task) -> dict[str, Json]:
+    """The row of a task; ``task_from_json`` gives the same task back."""
+    row: dict[str, Json] = {
+        name: getattr(task, name) for name in ("id", "source", "kind", "prompt")
+    }
+    for name in ("files", "reference", "test_files", "labels"):
+        row[name] = dict(getattr(task, name))
+    row["artifacts"] = list(task.artifacts)
+    row["visible"] = [_check_to_json(check) for check in task.visible]
+    row["hidden"] = [_check_to_json(check) for check in task.hidden]
+    return row
+
+
+def task_from_json(row: Mapping[str, Json]) -> Task:
+    """A task from a row; raises ``BadRow`` naming the field."""
+    for name in row:
+        if name not in _FIELDS:
+            raise BadRow(f"field {name}: unknown")
+    for name in sorted(_FIELDS - _OPTIONAL):
+        if name not in row:
+            raise BadRow(f"field {name}: missing")
+    hidden = _checks(row, "hidden")
+    if not hidden:
+        raise BadRow("field hidden: empty")
+    return Task(
+        id=text_field(row, "id"),
+        source=text_field(row, "source"),
+        kind=text_field(row, "kind"),
+        prompt=text_field(row, "prompt"),
+        files=_files(row, "files"),
+        reference=_files(row, "reference"),
+        artifacts=tuple(_path("artifacts", name) for name in list_field(row, "artifacts")),
+        visible=_checks(row, "visible"),
+        hidden=hidden,
+        test_files=_files(row, "test_files"),
+        labels=_texts(row, "labels"),
+    )
+
+
+def _check_to_json(check: Check) -> dict[str, Json]:
+    kind = {CallCheck: "call", ScriptCheck: "script", UnitCheck: "unit"}[type(check)]
+    fields = asdict(check)
+    return {"type": kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}}
+
+
+def _checks(row: Mapping[str, Json], name: str) -> tuple[Check, ...]:
+    items = row.get(name, [])
+    if not isinstance(items, list):
+        raise BadRow(f"field {name}: not a list")
+    found: list[Check] = []
+    for number, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise BadRow(f"field {name}[{number}]: not an object")
+        try:
+            found.append(_check(item))
+        except BadRow as error:
+            raise BadRow(f"field {name}[{number}]: {error}") from error
+    if len({check.id for check in found}) != len(found):
+        raise BadRow(f"field {name}: two checks have the same id")
+    return tuple(found)
+
+
+def _check(item: Mapping[str, Json]) -> Check:
+    kind, identity = item.get("type"), text_field(item, "id")
+    if kind == "unit":
+        return UnitCheck(id=identity)
+    module = text_field(item, "module") if kind in ("call", "script") else ""
+    if kind == "call":
+        return CallCheck(
+            id=identity,
+            module=module,
+            function=text_field(item, "function"),
+            args=text_field(item, "args"),
+            expected=text_field(item, "expected"),
+        )
+    if kind == "script":
+        names = tuple(list_field(item, "names"))
+        return ScriptCheck(id=identity, module=module, names=names, code=text_field(item, "code"))
+    raise BadRow("field type: not call, script or unit")
+
+
+def _files(row: Mapping[str, Json], name: str) -> dict[str, str]:
+    return {_path(name, path): text for path, text in _texts(row, name).items()}
+
+
+def _path(name: str, path: str) -> str:
+    parts = PurePosixPath(path)
+    if not path or parts.is_absolute() or ".." in parts.parts:
+        raise BadRow(f"field {name}: {path!r} is not a path inside the task")
+    return path
+
+
+def _texts(row: Mapping[str, Json], name: str) -> dict[str, str]:
+    value = row.get(name, {})
+    if not isinstance(value, dict):
+        raise BadRow(f"field {name}: not an object of strings")
+    texts: dict[str, str] = {}
+    for key, text in value.items():
+        if not isinstance(text, str):
+            raise BadRow(f"field {name}: {key!r} is not a string")
+        texts[key] = text
+    return texts

@@ -1,0 +1,259 @@
+"""The learning side: a DeepSpeed engine over a Hugging Face causal LM.
+
+The learner adds per-token loss components, each divided by its own count over the whole batch, and
+never learns which algorithm they come from. The same code runs on CPU and CUDA.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from palestra.policies.config import LearnerConfig
+from palestra.policies.logprobs import token_logprobs
+from palestra.policies.packing import MicroBatch, attention_mask, micro_batches
+from palestra.rl.errors import CheckpointError, UserError
+from palestra.rl.types import Batch, Sample
+
+TokenLoss = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, dict[str, torch.Tensor]]
+]
+"""(log-probabilities, recorded log-probabilities, advantages), all [N] -> loss [N], metrics [N]."""
+
+
+class PolicyModule(nn.Module):
+    """A causal LM that returns log-probabilities of chosen tokens instead of logits."""
+
+    def __init__(self, model: Any, chunk: int) -> None:
+        super().__init__()
+        self.model = model
+        self.chunk = chunk
+
+    def forward(self, micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability and entropy of each token that carries a loss, both [N]."""
+        hidden = self.model.model(
+            input_ids=micro.token_ids,
+            position_ids=micro.positions,
+            attention_mask=attention_mask(micro.segments),
+            use_cache=False,
+        ).last_hidden_state
+        return token_logprobs(
+            self.model.lm_head,
+            hidden.flatten(0, 1)[micro.source],
+            micro.target,
+            micro.temperature,
+            chunk=self.chunk,
+        )
+
+
+class DeepSpeedLearner:
+    """Implements ``rl.types.Learner`` for one process.
+
+    ``folder`` is a Hugging Face model folder; ``objective`` the per-token policy loss; ``ptx_coef``
+    weighs the supervised loss against it.
+    """
+
+    def __init__(
+        self, folder: str, config: LearnerConfig, objective: TokenLoss, *, ptx_coef: float = 1.0
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.objective = objective
+        self.ptx_coef = ptx_coef
+        self.steps = 0
+        self.device = _prepare_process(config)
+        self.engine = self._start(folder)
+
+    def _start(self, folder: str) -> Any:
+        import deepspeed
+        from transformers import AutoModelForCausalLM
+
+        dtype = getattr(torch, self.config.dtype)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        model.config.use_cache = False
+        module = PolicyModule(model, self.config.logprob_chunk)
+        engine, *_ = deepspeed.initialize(
+            model=module, model_parameters=module.parameters(), config=self._deepspeed_config()
+        )
+        return engine
+
+    def _deepspeed_config(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": config.grad_clip,
+            "zero_optimization": {"stage": config.zero_stage},
+            "zero_allow_untested_optimizer": True,
+            "bf16": {"enabled": config.dtype == "bfloat16"},
+            "optimizer": {
+                "type": "AdamW",
+                "params": {
+                    "lr": config.lr,
+                    "betas": list(config.betas),
+                    "eps": 1e-8,
+                    "weight_decay": config.weight_decay,
+                    "torch_adam": self.device.type == "cpu",
+                },
+            },
+            "steps_per_print": 10**9,
+            "wall_clock_breakdown": False,
+        }
+
+    def learn(self, batch: Batch) -> Mapping[str, float]:
+        """One optimizer step over all samples of the batch; metrics are means over tokens."""
+        micros = self._pack(batch.samples)
+        policy_tokens = sum(int(m.policy.sum()) for m in micros)
+        ptx_tokens = sum(float(m.ptx.sum()) for m in micros)
+        self._set_lr()
+        sums: dict[str, float] = {}
+        self.engine.train()
+        for index, micro in enumerate(micros):
+            loss, metrics = self._loss(micro.to(self.device), policy_tokens, ptx_tokens)
+            self.engine.set_gradient_accumulation_boundary(index == len(micros) - 1)
+            self.engine.backward(loss)
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0.0) + value
+        self.engine.step()
+        self.steps += 1
+        return self._report(sums, policy_tokens, ptx_tokens)
+
+    def _pack(self, samples: Sequence[Sample]) -> list[MicroBatch]:
+        return micro_batches(
+            samples,
+            row_tokens=self.config.row_tokens,
+            micro_batch_tokens=self.config.micro_batch_tokens,
+        )
+
+    def _loss(
+        self, micro: MicroBatch, policy_tokens: int, ptx_tokens: float
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        logprobs, entropy = self.engine(micro)
+        loss = logprobs.sum() * 0.0
+        metrics: dict[str, float] = {}
+        if policy_tokens:
+            chosen = micro.policy
+            per_token, extra = self.objective(
+                logprobs[chosen], micro.logprobs[chosen], micro.advantages[chosen]
+            )
+            loss = loss + per_token.sum() / policy_tokens
+            gap = (logprobs[chosen].detach() - micro.logprobs[chosen]).abs()
+            metrics |= {name: float(value.sum()) for name, value in extra.items()}
+            metrics["actor/pg_loss"] = float(per_token.detach().sum())
+            metrics["actor/entropy"] = float(entropy[chosen].sum())
+            metrics["mismatch/logprob_abs_diff"] = float(gap.sum())
+            metrics["max:mismatch/logprob_abs_diff_max"] = float(gap.max()) if len(gap) else 0.0
+        if ptx_tokens:
+            nll = -(micro.ptx * logprobs).sum()
+            if self.ptx_coef:
+                loss = loss + self.ptx_coef * nll / ptx_tokens
+            metrics["ptx/nll"] = float(nll.detach())
+        return loss, metrics
+
+    def _report(
+        self, sums: Mapping[str, float], policy_tokens: int, ptx_tokens: float
+    ) -> dict[str, float]:
+        report: dict[str, float] = {}
+        for name, value in sums.items():
+            if name.startswith("max:"):
+                report[name.removeprefix("max:")] = value
+            else:
+                report[name] = value / (ptx_tokens if name.startswith("ptx/") else policy_tokens)
+        report["actor/grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
+        report["actor/lr"] = float(self.engine.optimizer.param_groups[0]["lr"])
+        return report
+
+    def _set_lr(self) -> None:
+        warm = min(1.0, (self.steps + 1) / max(1, self.config.warmup_steps))
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = self.config.lr * warm
+
+    @torch.no_grad()
+    def logprobs(
+        self, sequences: Sequence[Sequence[int]], *, temperature: float = 1.0
+    ) -> list[list[float]]:
+        """Log-probability of every token given those before it; the first entry is 0.0."""
+        self.engine.eval()
+        results: list[list[float]] = []
+        for ids in sequences:
+            size = len(ids)
+            sample = Sample(
+                token_ids=tuple(ids),
+                loss_mask=(True,) * size,
+                logprobs=(0.0,) * size,
+                advantages=(0.0,) * size,
+                ptx=(0.0,) * size,
+                temperature=temperature,
+            )
+            (micro,) = self._pack([sample])
+            values, _ = self.engine(micro.to(self.device))
+            results.append([0.0, *values.tolist()])
+        return results
+
+    def save(self, folder: str) -> None:
+        """Native state and step count, written beside and renamed into place."""
+        target = Path(folder)
+        partial = target.with_name(target.name + ".partial")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            self.engine.save_checkpoint(str(partial), tag="native")
+            (partial / "learner.json").write_text(json.dumps({"steps": self.steps}))
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise CheckpointError(f"cannot write {folder}: {error.strerror or error}") from error
+
+    def load(self, folder: str) -> None:
+        """Restore what ``save`` wrote."""
+        path, _ = self.engine.load_checkpoint(folder, tag="native")
+        if path is None:
+            raise CheckpointError(f"{folder} holds no checkpoint that can be loaded")
+        self.steps = json.loads((Path(folder) / "learner.json").read_text())["steps"]
+
+    def export(self, folder: str) -> None:
+        """An ordinary Hugging Face folder: weights, configuration and tokenizer."""
+        from transformers import AutoTokenizer
+
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        state = {name: tensor.detach().cpu() for name, tensor in self.named_weights()}
+        self.engine.module.model.save_pretrained(target, state_dict=state)
+        AutoTokenizer.from_pretrained(self.folder).save_pretrained(target)
+
+    def named_weights(self) -> list[tuple[str, torch.Tensor]]:
+        """Full weights by their Hugging Face name (gathered under ZeRO 3)."""
+        import deepspeed
+
+        parameters = list(self.engine.module.model.named_parameters())
+        if self.config.zero_stage < 3:
+            return parameters
+        with deepspeed.zero.GatheredParameters([p for _, p in parameters]):
+            return [(name, p.detach().clone()) for name, p in parameters]
+
+
+def _prepare_process(config: LearnerConfig) -> torch.device:
+    """Process group of one rank, threads and device; must run before DeepSpeed is imported."""
+    if int(os.environ.get("WORLD_SIZE", "1")) != 1:
+        raise UserError("more than one learner rank is not in this version")
+    cuda = torch.cuda.is_available()
+    if not cuda:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        torch.set_num_threads(config.threads)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        os.environ.setdefault(name, value)
+    if not torch.distributed.is_initialized():
+        store = torch.distributed.TCPStore("127.0.0.1", 0, world_size=1, is_master=True)
+        # No device_id: with it a second weight-sync group hangs after one step.
+        torch.distributed.init_process_group(
+            "nccl" if cuda else "gloo", store=store, rank=0, world_size=1
+        )
+    return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")

@@ -1,0 +1,50 @@
+"""Log-probabilities of chosen tokens without ever holding all logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+
+def token_logprobs(
+    head: Callable[[torch.Tensor], torch.Tensor],
+    hidden_NH: torch.Tensor,
+    target_N: torch.Tensor,
+    temperature_N: torch.Tensor,
+    *,
+    chunk: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of each target and entropy of its distribution, both float32 of shape [N].
+
+    Logits (float32, divided by the temperature, as the engine's ``processed_logprobs``) exist for
+    ``chunk`` tokens at a time and are computed again in the backward pass. Entropy carries no
+    gradient.
+    """
+    if not len(target_N):
+        empty = hidden_NH.float().sum() * 0 + hidden_NH.new_zeros(0, dtype=torch.float32)
+        return empty, empty.detach()
+    parts = [
+        checkpoint(_chunk, head, hidden, target, temperature, use_reentrant=False)
+        for hidden, target, temperature in zip(
+            hidden_NH.split(chunk), target_N.split(chunk), temperature_N.split(chunk), strict=True
+        )
+    ]
+    logprobs, entropies = zip(*parts, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)
+
+
+def _chunk(
+    head: Callable[[torch.Tensor], torch.Tensor],
+    hidden: torch.Tensor,
+    target: torch.Tensor,
+    temperature: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = head(hidden).float() / temperature[:, None]
+    normaliser = logits.logsumexp(-1)
+    chosen = logits.gather(-1, target[:, None])[:, 0]
+    with torch.no_grad():
+        probabilities = (logits - normaliser[:, None]).exp()
+        entropy = normaliser - (probabilities * logits).sum(-1)
+    return chosen - normaliser, entropy

@@ -1,0 +1,103 @@
+"""The embedded policy: a few million random weights and a tokenizer trained on the spot.
+
+It is saved as an ordinary Hugging Face folder, so everything downstream treats it like any other
+model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from palestra.policies.config import TinyConfig
+from palestra.rl.types import Tool
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}<tool_call>\n<function={{ call.function.name }}>\n"
+    "{% for key, value in call.function.arguments.items() %}"
+    "<parameter={{ key }}>\n{{ value }}\n</parameter>\n{% endfor %}</function>\n</tool_call>"
+    "{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+def build(
+    folder: Path, config: TinyConfig, texts: Sequence[str], tools: Iterable[Tool], seed: int
+) -> None:
+    """Write tokenizer and weights to ``folder``. ``texts`` trains the tokenizer; the skeleton of
+    every call to ``tools`` becomes a token, so that a call costs few of them."""
+    import torch
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    raw = _train_tokenizer(config.vocab_size, texts, _call_tokens(tools))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>"
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    shape = Qwen3Config(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
+        head_dim=config.head_dim,
+        max_position_embeddings=config.max_position_embeddings,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(shape).float()
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+
+
+def _call_tokens(tools: Iterable[Tool]) -> list[str]:
+    """The fixed text around the arguments of each call, in the qwen3_coder dialect."""
+    tokens = ["<tool_call>", "</tool_call>"]
+    for tool in tools:
+        properties = tool.parameters.get("properties")
+        required = tool.parameters.get("required")
+        names = [n for n in required if n in properties] if _named(properties, required) else []  # type: ignore[attr-defined,operator]
+        skeleton = f"\n<function={tool.name}>\n"
+        for name in names:
+            skeleton += f"<parameter={name}>\n"
+            tokens.append(skeleton)
+            skeleton = "\n</parameter>\n"
+        tokens.append(skeleton + "</function>\n")
+    return list(dict.fromkeys(tokens))
+
+
+def _named(properties: object, required: object) -> bool:
+    return isinstance(properties, dict) and isinstance(required, list)
+
+
+def _train_tokenizer(vocab_size: int, texts: Sequence[str], calls: Sequence[str]):  # type: ignore[no-untyped-def]
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    # Digits one by one (line numbers), runs of spaces apart from words (indentation).
+    split = Regex(r"\p{N}| ?\p{L}+|\n+| {2,}(?= )| ?[^\s\p{L}\p{N}]+|\s+")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(split, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(calls),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        special_tokens=SPECIAL,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(call, normalized=False) for call in calls])
+    return tokenizer

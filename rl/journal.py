@@ -1,0 +1,236 @@
+"""The truth about a run: one SQLite file that survives ``kill -9`` and a power cut.
+
+Owns what happened (trajectories, steps, evaluations); owns neither weights nor the configuration.
+What a method has written is on disk when it returns: the file is in WAL mode with
+``synchronous=FULL``, one fsync per record, because a trajectory costs seconds to play and an fsync
+a few milliseconds; ``NORMAL`` would lose the last records when the machine goes down. Other
+processes may read the file at any time; one process writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+
+from pydantic import TypeAdapter
+
+from palestra.rl.errors import UserError
+from palestra.rl.types import Json, Trajectory
+
+FORMAT = 1
+APPLICATION_ID = 0x50414C45  # "PALE"
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE trajectories (
+    id TEXT PRIMARY KEY, step INTEGER NOT NULL, group_id TEXT NOT NULL, task_id TEXT NOT NULL,
+    json TEXT NOT NULL, created REAL NOT NULL);
+CREATE INDEX trajectories_by_step ON trajectories (step, id);
+CREATE INDEX trajectories_by_group ON trajectories (group_id, id);
+CREATE VIEW groups AS
+    SELECT group_id AS id, step, task_id, COUNT(*) AS size FROM trajectories
+    GROUP BY group_id, step, task_id;
+CREATE TABLE steps (step INTEGER PRIMARY KEY, metrics TEXT NOT NULL, finished REAL NOT NULL);
+CREATE TABLE evals (
+    step INTEGER NOT NULL, split TEXT NOT NULL, task_id TEXT NOT NULL, sample INTEGER NOT NULL,
+    solved INTEGER NOT NULL, trajectory TEXT, UNIQUE (step, split, task_id, sample));
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRow:
+    """A group as far as it has been played.
+
+    Example: ``GroupRow(id="3/repair/clamp/1", step=3, task_id="repair/clamp/1", size=8)``
+    """
+
+    id: str
+    step: int
+    task_id: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalRow:
+    """One evaluated episode; ``step`` counts the optimizer steps done before it.
+
+    Example: ``EvalRow(step=0, split="heldout_functions", task_id="repair/clamp/1", sample=0,
+    solved=True)``
+    """
+
+    step: int
+    split: str
+    task_id: str
+    sample: int
+    solved: bool
+
+
+class Journal:
+    """One run's journal; a context manager that closes itself.
+
+    ``read_only`` neither creates nor changes anything. A file that is not a journal, that is
+    damaged or that a newer version wrote raises ``UserError``.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        if read_only and not path.is_file():
+            raise UserError(f"{path}: there is no journal here")
+        mode = "ro" if read_only else "rwc"
+        try:
+            # Autocommit: every statement is a transaction of its own.
+            self._connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                timeout=30.0,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        except sqlite3.Error as error:
+            raise self._error(error) from error
+        try:
+            self._prepare(read_only)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self, read_only: bool) -> None:
+        application = self._number("PRAGMA application_id")
+        tables = self._number("SELECT COUNT(*) FROM sqlite_master")
+        if application != APPLICATION_ID and (tables or read_only):
+            raise UserError(f"{self.path}: not a journal of palestra; choose another folder")
+        found = self._number("PRAGMA user_version")
+        if found > FORMAT:
+            raise UserError(
+                f"{self.path}: written by a newer palestra (format {found}, this one reads up to"
+                f" {FORMAT}); install the newer version"
+            )
+        if read_only:
+            return
+        self._rows("PRAGMA journal_mode = WAL")
+        self._rows("PRAGMA synchronous = FULL")
+        if application != APPLICATION_ID:
+            self._create()
+
+    def _create(self) -> None:
+        # One transaction: a kill leaves an empty file or a complete journal.
+        script = (
+            f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID};"
+            f" PRAGMA user_version = {FORMAT}; {SCHEMA} COMMIT;"
+        )
+        try:
+            self._connection.executescript(script)
+        except sqlite3.Error as error:
+            raise self._error(error) from error
+
+    def add_trajectory(self, trajectory: Trajectory) -> None:
+        """Store a finished episode; a second one with the same id changes nothing."""
+        t = trajectory
+        self._rows(
+            "INSERT OR IGNORE INTO trajectories VALUES (?, ?, ?, ?, ?, ?)",
+            (t.id, t.step, t.group_id, t.task_id, _dump(t), time.time()),
+        )
+
+    def trajectories(self, step: int) -> list[Trajectory]:
+        """The training episodes of a step, in the order of their ids."""
+        rows = self._rows("SELECT json FROM trajectories WHERE step = ? ORDER BY id", (step,))
+        return [self._load(text) for (text,) in rows]
+
+    def group(self, group_id: str) -> list[Trajectory]:
+        """The training episodes of a group, in the order of their ids."""
+        sql = "SELECT json FROM trajectories WHERE group_id = ? ORDER BY id"
+        return [self._load(text) for (text,) in self._rows(sql, (group_id,))]
+
+    def trajectory(self, trajectory_id: str) -> Trajectory | None:
+        """The training episode with this id, if it is here."""
+        rows = self._rows("SELECT json FROM trajectories WHERE id = ?", (trajectory_id,))
+        return self._load(rows[0][0]) if rows else None
+
+    def groups(self, step: int | None = None) -> list[GroupRow]:
+        """The groups of one step, or of all, in the order of steps and ids."""
+        sql = (
+            "SELECT id, step, task_id, size FROM groups WHERE step = COALESCE(?, step)"
+            " ORDER BY step, id"
+        )
+        rows = self._rows(sql, (step,))
+        return [GroupRow(id=r[0], step=r[1], task_id=r[2], size=r[3]) for r in rows]
+
+    def finish_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Say that a step is done; a second call replaces its metrics."""
+        text = json.dumps({name: float(value) for name, value in metrics.items()})
+        self._rows("INSERT OR REPLACE INTO steps VALUES (?, ?, ?)", (step, text, time.time()))
+
+    def steps(self) -> list[tuple[int, dict[str, float]]]:
+        """Every finished step with its metrics, in order."""
+        rows = self._rows("SELECT step, metrics FROM steps ORDER BY step")
+        return [(step, json.loads(text)) for step, text in rows]
+
+    def finish_times(self) -> dict[int, float]:
+        """When each step was finished, in seconds since the epoch."""
+        return dict(self._rows("SELECT step, finished FROM steps"))
+
+    def last_step(self) -> int | None:
+        """The last finished step; None before the first."""
+        rows = self._rows("SELECT MAX(step) FROM steps")
+        value: int | None = rows[0][0]
+        return value
+
+    def add_eval(self, row: EvalRow, trajectory: Trajectory | None = None) -> None:
+        """Store an evaluated episode; the first record of a sample stays."""
+        text = None if trajectory is None else _dump(trajectory)
+        self._rows(
+            "INSERT OR IGNORE INTO evals VALUES (?, ?, ?, ?, ?, ?)",
+            (row.step, row.split, row.task_id, row.sample, int(row.solved), text),
+        )
+
+    def evals(self, step: int | None = None, split: str | None = None) -> list[EvalRow]:
+        """Evaluated episodes, of one step or split when given, in a stable order."""
+        sql = (
+            "SELECT step, split, task_id, sample, solved FROM evals WHERE step = COALESCE(?, step)"
+            " AND split = COALESCE(?, split) ORDER BY step, split, task_id, sample"
+        )
+        return [
+            EvalRow(step=r[0], split=r[1], task_id=r[2], sample=r[3], solved=bool(r[4]))
+            for r in self._rows(sql, (step, split))
+        ]
+
+    def eval_trajectories(self, step: int, split: str) -> list[Trajectory]:
+        """The stored episodes of one evaluation, by task and sample."""
+        sql = (
+            "SELECT trajectory FROM evals WHERE step = ? AND split = ? AND trajectory IS NOT NULL"
+            " ORDER BY task_id, sample"
+        )
+        return [self._load(text) for (text,) in self._rows(sql, (step, split))]
+
+    def set_meta(self, key: str, value: Json) -> None:
+        """Store a JSON value under a key."""
+        self._rows("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+    def get_meta(self, key: str, default: Json = None) -> Json:
+        """The JSON value stored under a key."""
+        rows = self._rows("SELECT value FROM meta WHERE key = ?", (key,))
+        value: Json = json.loads(rows[0][0]) if rows else default
+        return value
+
+    def close(self) -> None:
+        """Let go of the file; safe to call twice."""
+        self._connection.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]: ...

@@ -1,0 +1,1 @@
+"""Objectives: one small file each, per-token losses from per-token log-probabilities."""

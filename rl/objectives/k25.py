@@ -1,0 +1,43 @@
+"""Kimi K2.5's token-level clipped objective (report section 4.4.2, Eq. 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class K25:
+    """``loss_t = -( clip(rho_t, alpha, beta) * A_t - tau * (log rho_t)^2 )`` per generated token.
+
+    ``rho = pi_theta / pi_old`` with the engine's recorded log-probabilities as ``pi_old``. Outside
+    [alpha, beta] the policy gradient is zero whatever the sign of the advantage; the squared
+    log-ratio still pulls, as printed, unless ``mask_reg``. The report prints a maximand: this is
+    its negative. The caller sums over tokens and divides by their number.
+
+    Gradient: ``-( 1{alpha <= rho <= beta} rho A - 2 tau log rho ) * grad log pi_theta``.
+    """
+
+    alpha: float
+    beta: float
+    tau: float
+    mask_reg: bool = False
+
+    def __call__(
+        self, logprobs_N: torch.Tensor, old_logprobs_N: torch.Tensor, advantages_N: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Per-token loss and per-token metrics, all of shape [N]."""
+        log_ratio = logprobs_N - old_logprobs_N
+        ratio = log_ratio.exp()
+        inside = (ratio >= self.alpha) & (ratio <= self.beta)
+        drift = self.tau * log_ratio.square()
+        if self.mask_reg:
+            drift = drift * inside
+        loss = drift - ratio.clamp(self.alpha, self.beta) * advantages_N
+        with torch.no_grad():
+            metrics = {
+                "actor/pg_clipfrac": (~inside).float(),
+                "actor/ppo_kl": ratio - 1 - log_ratio,
+            }
+        return loss, metrics

@@ -1,0 +1,44 @@
+"""Qwen3-Coder: raw text between tags, so that code needs no escaping."""
+
+from __future__ import annotations
+
+import re
+
+from palestra.rl.types import ToolCall
+from palestra.rollout.dialects.base import Dialect, Malformed
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,63}"
+_CALL = re.compile(rf"\n<function=({_NAME})>\n(.*)</function>\n", re.DOTALL)
+_PARAMETER = re.compile(rf"<parameter=({_NAME})>\n(.*?)\n</parameter>\n", re.DOTALL)
+
+
+class Qwen3Coder(Dialect):
+    """``<tool_call>\\n<function=NAME>\\n<parameter=KEY>\\nVALUE\\n</parameter>\\n</function>\\n...``
+
+    Values are strings; the environment converts them by its own schema.
+    """
+
+    def parse_body(self, text: str) -> ToolCall:
+        call = _CALL.fullmatch(text)
+        if call is None:
+            raise Malformed("a tool call must be <function=NAME> ... </function>")
+        arguments: dict[str, object] = {}
+        position, body = 0, call[2]
+        while position < len(body):
+            parameter = _PARAMETER.match(body, position)
+            if parameter is None:
+                raise Malformed("parameters must be <parameter=KEY> VALUE </parameter>")
+            if parameter[1] in arguments:
+                raise Malformed(f"parameter {parameter[1]} was given twice")
+            arguments[parameter[1]] = parameter[2]
+            position = parameter.end()
+        return ToolCall(name=call[1], arguments=arguments)
+
+    def render(self, call: ToolCall) -> str:
+        parameters = "".join(
+            f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in call.arguments.items()
+        )
+        return (
+            f"{self.open_marker}\n<function={call.name}>\n{parameters}</function>\n"
+            f"{self.close_marker}"
+        )

@@ -1,0 +1,102 @@
+"""How much one box may use, and the cgroup that holds it to that where cgroups are writable."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_MOUNT = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bytes and counts of one box; ``files`` bounds a single file, ``tmp`` the whole of /tmp."""
+
+    memory: int = 2 << 30
+    pids: int = 128
+    files: int = 256 << 20
+    tmp: int = 256 << 20
+
+
+class Cgroup:
+    """The control groups of one box: v1 or v2, memory and process count, whichever is writable."""
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        self._folders = [parent / name for parent in _parents()]
+        values = {
+            "memory.limit_in_bytes": limits.memory,
+            "memory.max": limits.memory,
+            "memory.swap.max": 0,
+            "pids.max": limits.pids,
+        }
+        for folder in self._folders:
+            folder.mkdir()
+            for key, value in values.items():
+                if (folder / key).exists():
+                    (folder / key).write_text(str(value))
+
+    @property
+    def entries(self) -> list[str]:
+        """Files into which a process writes 0 to join."""
+        return [str(folder / "cgroup.procs") for folder in self._folders]
+
+    def remove(self) -> None:
+        """Delete the groups; one that still holds a dying process is left to ``reap``."""
+        for folder in self._folders:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def cgroup_guarantees() -> frozenset[str]:
+    """Which of ``memory`` and ``pids`` a cgroup can hold on this machine."""
+    found = {name for parent in _parents() for name in _controllers(parent)}
+    return frozenset(found & {"memory", "pids"})
+
+
+def stale_groups() -> list[Path]:
+    """Folders of boxes, living or dead, in every hierarchy that we use."""
+    return [folder for parent in _parents() for folder in parent.glob("palestra-*")]
+
+
+def _controllers(parent: Path) -> set[str]:
+    unified = parent / "cgroup.subtree_control"
+    if unified.exists():
+        return set(unified.read_text().split())
+    return {name for name in ("memory", "pids") if parent.is_relative_to(_MOUNT / name)}
+
+
+@cache
+def _parents() -> tuple[Path, ...]:
+    """Where groups can be made: below the group that we run in, else below the root."""
+    found: list[Path] = []
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return ()
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        for mount in _mounts(controllers):
+            spots = [spot for spot in (mount / path.lstrip("/"), mount) if _usable(spot)]
+            found += spots[:1]
+    return tuple(found)
+
+
+def _mounts(controllers: str) -> list[Path]:
+    if controllers == "":
+        return [_MOUNT]
+    return [_MOUNT / name for name in controllers.split(",") if name in ("memory", "pids")]
+
+
+def _usable(folder: Path) -> bool:
+    """Try it: containers often show a writable mode on a read-only mount."""
+    probe = folder / "palestra-0-probe"
+    try:
+        with suppress(FileExistsError):
+            probe.mkdir()
+        usable = any((probe / name).exists() for name in ("memory.limit_in_bytes", "pids.max"))
+        probe.rmdir()
+    except OSError:
+        return False
+    return usable

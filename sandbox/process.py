@@ -1,0 +1,270 @@
+"""One child process: bounded output, deadline, report descriptor, no survivors on cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from palestra.rl.errors import SandboxError
+from palestra.rl.types import ExecResult
+
+REPORT_VARIABLE = "PALESTRA_REPORT_FD"
+REPORT_BYTES = 4 << 20
+
+_CHUNK = 1 << 16
+_DRAIN_S = 0.2
+_KILL_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What to start: the environment is exactly ``env``; ``fds`` are inherited, then closed."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    fds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A finished process; ``status`` is what the launcher, not the command, wrote about itself."""
+
+    result: ExecResult
+    status: bytes
+
+
+class Capture:
+    """Keeps the first and last ``limit`` / 2 bytes of a stream and counts the rest."""
+
+    def __init__(self, limit: int, *, tail: bool = True) -> None:
+        self._head_limit = limit // 2 if tail else limit
+        self._tail_limit = limit - self._head_limit
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._total = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the stream."""
+        self._total += len(data)
+        room = self._head_limit - len(self._head)
+        if room > 0:
+            self._head += data[:room]
+            data = data[room:]
+        self._tail += data[-self._tail_limit :] if self._tail_limit else b""
+        if len(self._tail) > self._tail_limit:
+            del self._tail[: len(self._tail) - self._tail_limit]
+
+    @property
+    def kept(self) -> bytes:
+        """Head and tail, joined."""
+        return bytes(self._head + self._tail)
+
+    @property
+    def elided(self) -> int:
+        """Bytes dropped between them."""
+        return self._total - len(self._head) - len(self._tail)
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL the process group that ``pid`` leads."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+async def run_process(
+    make: Callable[[int, int], Command],
+    *,
+    stdin: bytes,
+    timeout: float,
+    max_output: int,
+    stop: Callable[[int], None] = kill_group,
+) -> Ended:
+    """Start what ``make(report_fd, status_fd)`` says and see it to its end.
+
+    The end is the exit of the main process; output that a background child might still write is
+    awaited for 0.2 s. ``timeout`` is in seconds; past it, or on cancellation, ``stop`` is called
+    with the process id and SIGKILL follows if that did not help. Raises ``SandboxError`` when the
+    process cannot be started.
+    """
+    out, err = Capture(max_output), Capture(max_output)
+    report, status = Capture(REPORT_BYTES, tail=False), Capture(4096, tail=False)
+    started = time.monotonic()
+    with ExitStack() as fds:
+        readers = [_Reader(fds, sink) for sink in (out, err, report, status)]
+        writer = _Writer(fds, stdin)
+        child = _start(make, writer.child_end, readers)
+        for end in (writer, *readers):
+            end.release_child_end()
+        timed_out = await _supervise(child, writer, readers, timeout, stop)
+    code = child.returncode
+    result = ExecResult(
+        exit_code=code if code >= 0 and not timed_out else None,
+        signal=-code if code < 0 and not timed_out else None,
+        timed_out=timed_out,
+        stdout=out.kept,
+        stderr=err.kept,
+        elided=out.elided + err.elided,
+        report=report.kept,
+        wall_s=time.monotonic() - started,
+    )
+    return Ended(result=result, status=status.kept)
+
+
+def _start(
+    make: Callable[[int, int], Command], stdin: int, readers: list[_Reader]
+) -> subprocess.Popen[bytes]:
+    out, err, report, status = (reader.child_end for reader in readers)
+    command = make(report, status)
+    try:
+        # Popen, not asyncio's: with a pidfd it needs no thread per process and no child watcher.
+        return subprocess.Popen(
+            list(command.argv),
+            stdin=stdin,
+            stdout=out,
+            stderr=err,
+            cwd=command.cwd,
+            env=dict(command.env),
+            pass_fds=(report, status, *command.fds),
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        raise SandboxError(f"cannot start {command.argv[0]}: {error}") from error
+    finally:
+        for fd in command.fds:
+            os.close(fd)
+
+
+async def _supervise(
+    child: subprocess.Popen[bytes],
+    writer: _Writer,
+    readers: list[_Reader],
+    timeout: float,
+    stop: Callable[[int], None],
+) -> bool:
+    loop = asyncio.get_running_loop()
+    exited: asyncio.Future[None] = loop.create_future()
+    watch = os.pidfd_open(child.pid)
+    loop.add_reader(watch, lambda: exited.done() or exited.set_result(None))
+    for end in (writer, *readers):
+        end.attach(loop)
+    try:
+        done, _ = await asyncio.wait([exited], timeout=timeout)
+        if not done:
+            await _end(child, exited, stop)
+        await asyncio.wait([reader.closed for reader in readers], timeout=_DRAIN_S)
+        return not done
+    finally:
+        if not exited.done():
+            await _finish(_end(child, exited, stop))
+        loop.remove_reader(watch)
+        os.close(watch)
+        for end in (writer, *readers):
+            end.detach(loop)
+        # Before the leader is reaped, so that the group number cannot have been given away.
+        kill_group(child.pid)
+        child.wait()
+
+
+async def _end(
+    child: subprocess.Popen[bytes], exited: asyncio.Future[None], stop: Callable[[int], None]
+) -> None:
+    stop(child.pid)
+    done, _ = await asyncio.wait([exited], timeout=_KILL_S)
+    if not done:
+        kill_group(child.pid)
+        await asyncio.wait([exited], timeout=_KILL_S)
+
+
+async def _finish(work: Awaitable[None]) -> None:
+    """Await ``work`` to its end even if we are cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
+
+
+class _Reader:
+    """Our end of a pipe that the child writes to."""
+
+    def __init__(self, fds: ExitStack, sink: Capture) -> None:
+        self._fd, self.child_end = os.pipe()
+        self._sink = sink
+        self._child_open = True
+        os.set_blocking(self._fd, False)
+        fds.callback(os.close, self._fd)
+        fds.callback(self.release_child_end)
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def release_child_end(self) -> None:
+        if self._child_open:
+            os.close(self.child_end)
+            self._child_open = False
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.add_reader(self._fd, self._readable, loop)
+
+    def detach(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.remove_reader(self._fd)
+
+    def _readable(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            data = os.read(self._fd, _CHUNK)
+        except BlockingIOError:
+            return
+        if data:
+            self._sink.feed(data)
+            return
+        loop.remove_reader(self._fd)
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+
+class _Writer:
+    """Our end of the pipe that the child reads its standard input from."""
+
+    def __init__(self, fds: ExitStack, data: bytes) -> None:
+        self.child_end, self._fd = os.pipe()
+        self._left = memoryview(data)
+        self._child_open = self._open = True
+        os.set_blocking(self._fd, False)
+        fds.callback(self._close)
+        fds.callback(self.release_child_end)
+
+    def release_child_end(self) -> None:
+        if self._child_open:
+            os.close(self.child_end)
+            self._child_open = False
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.add_writer(self._fd, self._writable, loop)
+
+    def detach(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._open:
+            loop.remove_writer(self._fd)
+
+    def _writable(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            if self._left:
+                self._left = self._left[os.write(self._fd, self._left[:_CHUNK]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._left = self._left[:0]
+        if not self._left:
+            loop.remove_writer(self._fd)
+            self._close()
+
+    def _close(self) -> None:
+        if self._open:
+            os.close(self._fd)
+            self._open = False
