@@ -84,6 +84,13 @@ class Env(ABC):
         Raise ``ToolError`` to tell the policy that it asked for something impossible.
         """
 
+    def tasks(self, seed: int) -> Sequence[Task]:
+        """Tasks of its own, which ``--tasks NAME`` plays; none unless the environment has some.
+
+        ``labels["split"]`` may name the split that a task belongs to.
+        """
+        return ()
+
     def demonstrations(
         self, tasks: Sequence[Task], seed: int, *, mistakes: float = 0.0
     ) -> Iterator[Demonstration]:

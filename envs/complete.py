@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from palestra.envs.arguments import tool
 from palestra.envs.files import FileEnv, artifact
+from palestra.envs.syntax import parse
 from palestra.rewards.score import Weighted
 from palestra.rewards.tests_pass import tests_pass
 from palestra.rl.types import Json, Observation, Sandbox, Task, Tool
@@ -72,7 +73,7 @@ def solution_files(task: Task, completion: str) -> Mapping[str, bytes]:
 def _defined(text: str) -> set[str]:
     """Names that a text binds at its top level; none when it does not parse."""
     try:
-        tree = ast.parse(text)
+        tree = parse(text)
     except (SyntaxError, ValueError):
         return set()
     names: set[str] = set()

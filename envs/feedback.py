@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 
 from palestra.rl.types import CallCheck, Check, CheckResult, ScriptCheck
 
 MAX_CHARS = 400
+
+_ERROR = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|StopIteration)(:|$)")
+_HUNG = ("timed out", "no answer", "time limit", "not run")
+_NO_VALUE = ("no result", "the process ended", "value too large", "malformed")
+# A measured time would differ from run to run, and with it what the policy reads.
+_TIME = re.compile(r"no answer after [0-9.]+ s")
 
 
 def report(checks: Sequence[Check], results: Sequence[CheckResult]) -> str:
@@ -31,6 +38,11 @@ def all_passed(count: int) -> str:
     return f"{count} of {count} passed"
 
 
+def hung(got: str) -> bool:
+    """Was a check stopped because it, or one before it, took too long?"""
+    return got.startswith(_HUNG)
+
+
 def clip(text: str, limit: int = MAX_CHARS) -> str:
     """The head and the tail of a long text with the number of characters left out between them."""
     if len(text) <= limit:
@@ -41,8 +53,12 @@ def clip(text: str, limit: int = MAX_CHARS) -> str:
 
 def _failure(check: Check, got: str) -> str:
     if isinstance(check, CallCheck):
-        verb = "returned" if _is_value(got) else "failed with"
-        return f"{call_text(check)} {verb} {got}, expected {check.expected}"
+        verb = "returned "
+        if hung(got) or got.startswith(_NO_VALUE):
+            verb, got = "gave no value: ", _TIME.sub("no answer in time", got)
+        elif _ERROR.match(got):
+            verb = "raised "
+        return f"{call_text(check)} {verb}{got}, expected {check.expected}"
     if isinstance(check, ScriptCheck):
         return f"{check.code.strip()}\n{got}".strip()
     return f"{check.id}: {got}"
@@ -58,11 +74,3 @@ def call_text(check: CallCheck) -> str:
     if not isinstance(parsed, ast.Tuple):
         return f"{check.function}(*{arguments})"
     return f"{check.function}({', '.join(ast.unparse(item) for item in parsed.elts)})"
-
-
-def _is_value(got: str) -> bool:
-    try:
-        ast.literal_eval(got)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return False
-    return True

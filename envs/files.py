@@ -40,6 +40,11 @@ class FileEnv(Env):
         return Observation(text=report(task.visible, results[0]))
 
 
+async def collect(task: Task, box: Sandbox) -> dict[str, bytes]:
+    """The artifacts of a task as they are in the box: what is graded."""
+    return {path: await box.read(path) for path in task.artifacts}
+
+
 def artifact(task: Task, arguments: Mapping[str, Json]) -> str:
     """The file that a call is about; raises ``ToolError`` when it names none of the task's."""
     path = arguments.get("path")

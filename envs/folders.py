@@ -26,7 +26,10 @@ def folder_programs(folder: Path) -> Iterator[Program | Skipped]:
     if (folder / ".meta" / "config.json").is_file():
         exercises = [folder]
     if not exercises:
-        yield _package(folder)
+        try:
+            yield _package(folder)
+        except BadRow as error:
+            raise UserError(f"{folder}: {error}") from error
     for exercise in exercises:
         try:
             yield _exercise(exercise)

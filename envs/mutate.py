@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from palestra.envs.operators import OPERATORS, Edit, Source
+from palestra.envs.syntax import parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,20 +36,18 @@ def mutants(source: str) -> list[Mutant]:
 
     A text that does not parse has none.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            tree = ast.parse(source)
-        except (SyntaxError, ValueError):
-            return []
-        before = ast.dump(tree)
-        lines = source_lines(source)
-        encoded = tuple(line.encode() for line in lines)
-        found: dict[str, Mutant] = {}
-        for edit, operator in sorted(set(_edits(tree, encoded))):
-            mutant = _apply(edit, operator, lines)
-            if mutant.source not in found and _differs(mutant.source, before):
-                found[mutant.source] = mutant
+    try:
+        tree = parse(source)
+    except (SyntaxError, ValueError):
+        return []
+    before = ast.dump(tree)
+    lines = source_lines(source)
+    encoded = tuple(line.encode() for line in lines)
+    found: dict[str, Mutant] = {}
+    for edit, operator in sorted(set(_edits(tree, encoded))):
+        mutant = _apply(edit, operator, lines)
+        if mutant.source not in found and _differs(mutant.source, before):
+            found[mutant.source] = mutant
     return list(found.values())
 
 
@@ -126,6 +124,6 @@ def _apply(edit: Edit, operator: str, lines: Sequence[str]) -> Mutant:
 
 def _differs(source: str, before: str) -> bool:
     try:
-        return ast.dump(ast.parse(source)) != before
+        return ast.dump(parse(source)) != before
     except (SyntaxError, ValueError):
         return False

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from palestra.envs.complete import SOLUTION, Complete
 from palestra.envs.programs import Function
 from palestra.envs.rows import BadRow, list_field, text_field
+from palestra.envs.syntax import parse
 from palestra.rl.types import Check, Json, ScriptCheck, Task
 
 MODULE = SOLUTION.removesuffix(".py")
@@ -129,7 +130,7 @@ def _functions(code: str) -> set[str]:
     """Top-level functions and classes of a program that may stop in the middle of one."""
     for text in (code, f"{code}\n    pass\n"):
         try:
-            body = ast.parse(text).body
+            body = parse(text).body
         except (SyntaxError, ValueError):
             continue
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -139,7 +140,7 @@ def _functions(code: str) -> set[str]:
 
 def _used(code: str) -> set[str]:
     try:
-        nodes: Iterable[ast.AST] = ast.walk(ast.parse(code))
+        nodes: Iterable[ast.AST] = ast.walk(parse(code))
     except (SyntaxError, ValueError) as error:
         raise BadRow("field test or test_list: does not parse") from error
     return {node.id for node in nodes if isinstance(node, ast.Name)}
@@ -149,7 +150,7 @@ def _case(test: str) -> tuple[str, str, str]:
     """``assert f(1, 2) == 3`` as ``("f", "(1, 2)", "3")``; raises ``BadRow`` for other shapes."""
     bad = BadRow("field test_list: not of the form assert f(literals) == literal")
     try:
-        statement = ast.parse(test.strip()).body[0]
+        statement = parse(test.strip()).body[0]
         compared = statement.test if isinstance(statement, ast.Assert) else None
         if not isinstance(compared, ast.Compare) or not isinstance(compared.ops[0], ast.Eq):
             raise bad

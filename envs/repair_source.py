@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from palestra.envs.feedback import report
+from palestra.envs.feedback import hung, report
 from palestra.envs.mutate import combine, mutants
 from palestra.envs.programs import Program, with_unique_ids
 from palestra.envs.repair import Repair, numbered
@@ -158,7 +158,7 @@ async def _validate(
 def _usable(results: Sequence[CheckResult], options: RepairOptions) -> bool:
     if all(result.passed for result in results):
         return False
-    return options.timeouts or not any("timed out" in r.got for r in results if not r.passed)
+    return options.timeouts or not any(hung(r.got) for r in results if not r.passed)
 
 
 def _job(item: Program, files: Mapping[str, str]) -> CheckJob:

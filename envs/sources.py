@@ -5,12 +5,13 @@
 ``repair:DIR``             Exercism exercises or a package with unittest files, broken
 ``mbpp:PATH``              MBPP rows (.jsonl, sanitized .json, or in the HumanEval form)
 ``humaneval:PATH``         HumanEval rows (.jsonl or .jsonl.gz)
+``NAMESPACE/Name-v0``      the tasks of a registered environment (``Env.tasks``)
 ``jsonl:PATH``             tasks of your own; the format is described in ``task_json``
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,7 @@ from palestra.envs.corpus_loader import shipped_functions
 from palestra.envs.folders import folder_programs
 from palestra.envs.programs import Program, program
 from palestra.envs.records import humaneval_task, mbpp_function, mbpp_task
+from palestra.envs.registry import make
 from palestra.envs.repair import Repair
 from palestra.envs.repair_source import RepairOptions, build
 from palestra.envs.rows import BadRow, read_rows, record
@@ -64,16 +66,32 @@ async def load(
         kind, rest = "repair", ""
     if kind == "repair":
         chosen = replace(options or RepairOptions(), seed=seed, split=split, limit=limit)
-        validator = Validator(run_checks=run_checks, provider=provider, cache=cache)
+        validator = Validator(
+            run_checks=run_checks, provider=provider, cache=cache, screen=not chosen.timeouts
+        )
         return await _repair(source, rest, chosen, validator)
+    if "/" in kind:
+        env = make(source, run_checks)
+        return _part(source, env.name, env.tasks(seed), (), split, limit)
     makers = {"mbpp": _mbpp, "humaneval": humaneval_task, "jsonl": task_from_json}
     if kind not in makers:
         raise UserError(f"unknown task source {source!r}; there are: {', '.join(FORMATS)}")
     if not rest:
         raise UserError(f"{kind}: needs a path, for example {kind}:data/{kind}.jsonl")
     tasks, skipped = _rows(Path(rest), makers[kind], limit=limit if split is None else None)
+    return _part(source, _env(source, tasks), tasks, skipped, split, limit)
+
+
+def _part(
+    source: str,
+    env: str,
+    tasks: Sequence[Task],
+    skipped: tuple[Skipped, ...],
+    split: str | None,
+    limit: int | None,
+) -> TaskSet:
     kept = tuple(t for t in tasks if split is None or t.labels.get("split") == split)[:limit]
-    return TaskSet(source=source, env=_env(source, kept), tasks=kept, skipped=skipped)
+    return TaskSet(source=source, env=env, tasks=kept, skipped=skipped)
 
 
 async def _repair(source: str, rest: str, options: RepairOptions, validator: Validator) -> TaskSet:
@@ -90,7 +108,7 @@ async def _repair(source: str, rest: str, options: RepairOptions, validator: Val
         skipped = tuple(item for item in found if isinstance(item, Skipped))
         unit = Unit()
         options = replace(options, max_mutants=options.max_mutants or unit.max_mutants)
-        validator = replace(validator, timeout=unit.timeout, batch=unit.batch)
+        validator = replace(validator, timeout=unit.timeout, batch=unit.batch, screen=False)
     tasks = await build(programs, source=source, options=options, validator=validator)
     return replace(tasks, skipped=skipped + tasks.skipped)
 
@@ -117,7 +135,8 @@ def _rows(
 
 def _env(source: str, tasks: Iterable[Task]) -> str:
     """The environment that plays these tasks: one for all of a source."""
-    kinds = {task.kind for task in tasks}
-    if len(kinds) > 1:
-        raise UserError(f"{source} mixes tasks of the kinds {', '.join(sorted(kinds))}")
-    return Repair.name if kinds == {"repair"} else Complete.name
+    ours = {"repair": Repair.name, "complete": Complete.name}
+    names = {ours.get(task.kind, task.source) for task in tasks}
+    if len(names) > 1:
+        raise UserError(f"{source} mixes tasks of {', '.join(sorted(names))}")
+    return names.pop() if names else Complete.name

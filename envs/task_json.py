@@ -1,7 +1,7 @@
 """Tasks as JSON rows: the format ``jsonl:PATH``, one task per line.
 
-A row has the fields of ``Task``; ``visible``, ``test_files`` and ``labels`` may be left out. A check
-is an object with ``type`` ``call``, ``script`` or ``unit`` and the fields of that record::
+A row has the fields of ``Task``; ``visible``, ``test_files`` and ``labels`` may be left out. A
+check is an object with ``type`` ``call``, ``script`` or ``unit`` and the fields of that record::
 
     {"id": "add/1", "source": "acme", "kind": "repair", "prompt": "Fix add.py ...",
      "files": {"add.py": "def add(a, b):\\n    return a - b\\n"},
@@ -10,7 +10,8 @@ is an object with ``type`` ``call``, ``script`` or ``unit`` and the fields of th
      "hidden": [{"type": "call", "id": "add#0", "module": "add", "function": "add",
                  "args": "(1, 2)", "expected": "3"}]}
 
-``kind`` says which environment plays it: ``repair`` or ``complete``.
+``kind`` says which environment plays it: ``repair`` or ``complete``; for any other kind, ``source``
+is the name of a registered environment.
 """
 
 from __future__ import annotations

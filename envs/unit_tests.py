@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import PurePosixPath
 
 from palestra.envs.mutate import source_lines
+from palestra.envs.syntax import parse
 from palestra.rl.types import UnitCheck
 
 
@@ -40,8 +41,8 @@ def _cut(path: str, text: str, ids: Collection[str]) -> str:
 def _methods(path: str, text: str) -> Iterator[tuple[str, ast.FunctionDef]]:
     module = ".".join(PurePosixPath(path).with_suffix("").parts)
     try:
-        tree = ast.parse(text)
-    except SyntaxError:
+        tree = parse(text)
+    except (SyntaxError, ValueError):
         return
     for node in tree.body:
         for method in node.body if isinstance(node, ast.ClassDef) else ():

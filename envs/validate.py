@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from palestra.rl.types import CheckJob, CheckResult, CheckRunner, SandboxProvider
+from palestra.envs.concurrency import bounded
+from palestra.envs.screen import NOT_ENDING, not_ending
+from palestra.rl.types import CheckJob, CheckResult, CheckRunner, Sandbox, SandboxProvider
 
 FORMAT = "1"
 
@@ -19,7 +20,9 @@ FORMAT = "1"
 class Validator:
     """How candidates are run: ``batch`` jobs per command, ``boxes`` boxes at a time.
 
-    ``timeout`` is what one check may take, in seconds. ``cache`` is a folder of JSON files named by
+    A command may take ``timeout`` seconds for each of its jobs and 30 more: enough that no job is
+    judged by what another one did. With ``screen``, functions that do not end are found by
+    counting lines instead of waiting. ``cache`` is a folder of JSON files named by
     the hash of the jobs that they answer.
 
     Example: ``Validator(run_checks=run_checks, provider=Bubblewrap())``
@@ -28,9 +31,10 @@ class Validator:
     run_checks: CheckRunner
     provider: SandboxProvider
     cache: Path | None = None
+    screen: bool = True
     batch: int = 100
     boxes: int = 2
-    timeout: float = 2.0
+    timeout: float = 3.0
 
     async def run(self, groups: Sequence[Sequence[CheckJob]]) -> list[list[list[CheckResult]]]:
         """Results of every job of every group, in order; a group is what the cache remembers.
@@ -39,19 +43,15 @@ class Validator:
         """
         results = {index: found for index, jobs in enumerate(groups) if (found := self._get(jobs))}
         missing = [index for index in range(len(groups)) if index not in results]
-        gate = asyncio.Semaphore(self.boxes)
 
         async def work(members: Sequence[int]) -> None:
-            async with gate:
-                flat = [job for index in members for job in groups[index]]
-                answers = iter(await self._run(flat))
-                for index in members:
-                    results[index] = [next(answers) for _ in groups[index]]
-                    self._put(groups[index], results[index])
+            flat = [job for index in members for job in groups[index]]
+            answers = iter(await self._run(flat))
+            for index in members:
+                results[index] = [next(answers) for _ in groups[index]]
+                self._put(groups[index], results[index])
 
-        async with asyncio.TaskGroup() as workers:
-            for members in self._bundles(groups, missing):
-                workers.create_task(work(members))
+        await bounded(work, list(self._bundles(groups, missing)), self.boxes)
         return [results[index] for index in range(len(groups))]
 
     async def _run(self, jobs: Sequence[CheckJob]) -> list[list[CheckResult]]:
@@ -59,8 +59,20 @@ class Validator:
         for start in range(0, len(jobs), self.batch):
             part = jobs[start : start + self.batch]
             async with self.provider.open() as box:
-                answers += await self.run_checks(part, box, timeout=self.timeout)
+                answers += await self._batch(part, box)
         return answers
+
+    async def _batch(self, jobs: Sequence[CheckJob], box: Sandbox) -> list[list[CheckResult]]:
+        hanging = await not_ending(jobs, box) if self.screen else set()
+        rest = [job for number, job in enumerate(jobs) if number not in hanging]
+        limit = 30.0 + self.timeout * len(rest)
+        found = iter(await self.run_checks(rest, box, timeout=limit) if rest else [])
+        return [
+            [CheckResult(id=check.id, passed=False, got=NOT_ENDING) for check in job.checks]
+            if number in hanging
+            else next(found)
+            for number, job in enumerate(jobs)
+        ]
 
     def _bundles(
         self, groups: Sequence[Sequence[CheckJob]], wanted: Sequence[int]
@@ -80,7 +92,7 @@ class Validator:
     def _path(self, jobs: Sequence[CheckJob]) -> Path | None:
         if self.cache is None:
             return None
-        text = json.dumps([FORMAT, self.timeout, [asdict(job) for job in jobs]], sort_keys=True)
+        text = repr((FORMAT, self.screen, list(jobs)))
         return self.cache / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
     def _get(self, jobs: Sequence[CheckJob]) -> list[list[CheckResult]] | None:

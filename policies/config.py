@@ -54,6 +54,8 @@ class LearnerConfig(Settings):
     """Global gradient norm above which gradients are scaled down."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps over which the learning rate rises linearly."""
+    decay_steps: int = Field(default=0, ge=0)
+    """Steps over which the learning rate falls linearly to a tenth; 0 keeps it constant."""
     micro_batch_tokens: int = Field(default=4096, ge=16)
     """Tokens of one packed micro-batch, padding included."""
     row_tokens: int = Field(default=512, ge=16)

@@ -171,9 +171,12 @@ class DeepSpeedLearner:
         return report
 
     def _set_lr(self) -> None:
-        warm = min(1.0, (self.steps + 1) / max(1, self.config.warmup_steps))
+        config = self.config
+        scale = min(1.0, (self.steps + 1) / max(1, config.warmup_steps))
+        if config.decay_steps:
+            scale *= max(0.1, 1 - self.steps / config.decay_steps)
         for group in self.engine.optimizer.param_groups:
-            group["lr"] = self.config.lr * warm
+            group["lr"] = config.lr * scale
 
     @torch.no_grad()
     def logprobs(
@@ -198,12 +201,13 @@ class DeepSpeedLearner:
         return results
 
     def save(self, folder: str) -> None:
-        """Native state and step count, written beside and renamed into place."""
+        """A Hugging Face export with the native state in ``native/``, renamed into place whole."""
         target = Path(folder)
         partial = target.with_name(target.name + ".partial")
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
+            self.export(str(partial))
             self.engine.save_checkpoint(str(partial), tag="native")
             (partial / "learner.json").write_text(json.dumps({"steps": self.steps}))
             shutil.rmtree(target, ignore_errors=True)
@@ -218,6 +222,40 @@ class DeepSpeedLearner:
         if path is None:
             raise CheckpointError(f"{folder} holds no checkpoint that can be loaded")
         self.steps = json.loads((Path(folder) / "learner.json").read_text())["steps"]
+
+    def offload(self, what: str) -> bool:
+        """Move ``states`` (optimizer, master weights, gradients) or ``weights`` to the host.
+
+        Only between optimizer steps; nothing may be computed or saved until ``reload``. False on
+        CPU, where everything is on the host already.
+        """
+        if self.device.type == "cpu":
+            return False
+        from deepspeed.runtime.zero.offload_config import OffloadStateTypeEnum as State
+
+        states = {State.optim_states, State.hp_params, State.lp_grads, State.contiguous_grad_buffer}
+        self.engine.offload_states(include=states if what == "states" else {State.lp_params})
+        if what == "weights":
+            torch.cuda.ipc_collect()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        return True
+
+    def reload(self) -> None:
+        """Bring back everything that was offloaded."""
+        if self.device.type != "cpu":
+            self.engine.reload_states()
+
+    def connect(self, client: Any) -> None:
+        """Choose vLLM's transfer backend for this device and greet the engine through ``client``
+        (a ``VLLMWeightSyncClient``)."""
+        from palestra.policies.weights import trainer_engine
+
+        self._transfer = trainer_engine(self, client)
+
+    def send_weights(self) -> None:
+        """One full weight update of the engine."""
+        self._transfer.send_weights()
 
     def export(self, folder: str) -> None:
         """An ordinary Hugging Face folder: weights, configuration and tokenizer."""

@@ -21,6 +21,8 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+TURNS = [f"<|im_start|>{role}\n" for role in ("system", "user", "assistant", "tool")]
+"""Whole turn headers as single tokens: a turn of this policy is short, its header should be too."""
 
 
 def build(
@@ -31,7 +33,7 @@ def build(
     import torch
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-    raw = _train_tokenizer(config.vocab_size, texts, _call_tokens(tools))
+    raw = _train_tokenizer(config.vocab_size, texts, [*TURNS, *_call_tokens(tools)])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )

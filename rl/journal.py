@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -233,4 +234,37 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]: ...
+    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._error(error) from error
+
+    def _number(self, sql: str) -> int:
+        value: int = self._rows(sql)[0][0]
+        return value
+
+    def _load(self, text: str) -> Trajectory:
+        try:
+            return _adapter().validate_json(text)
+        except ValueError as error:
+            raise self._error(error) from error
+
+    def _error(self, error: Exception) -> UserError:
+        reason = str(error).partition("\n")[0]
+        return UserError(
+            f"{self.path}: the journal cannot be used ({reason}); put a copy in its place or choose"
+            " another folder with --run"
+        )
+
+
+@cache
+def _adapter() -> TypeAdapter[Trajectory]:
+    return TypeAdapter(Trajectory)
+
+
+def _dump(trajectory: Trajectory) -> str:
+    """JSON with non-finite numbers kept; half a surrogate pair, which UTF-8 cannot hold, is "?"."""
+    record = _adapter().dump_python(trajectory, mode="json")
+    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", errors="replace").decode()

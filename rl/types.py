@@ -446,18 +446,40 @@ class Policy(Protocol):
 
 
 class Learner(Protocol):
-    """The learning side of the model."""
+    """The learning side of the model, as ordinary blocking calls."""
 
     def learn(self, batch: Batch) -> Mapping[str, float]:
         """Do one optimizer step and return its metrics."""
         ...
 
-    def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+    def logprobs(
+        self, sequences: Sequence[Sequence[int]], *, temperature: float = 1.0
+    ) -> list[list[float]]:
         """Log-probability of every token given those before it; the first entry is 0.0."""
         ...
 
-    def save(self, folder: str) -> None: ...
-    def load(self, folder: str) -> None: ...
+    def save(self, folder: str) -> None:
+        """Write native state and a Hugging Face export, all or nothing."""
+        ...
+
+    def load(self, folder: str) -> None:
+        """Restore what ``save`` wrote."""
+        ...
+
+
+class Trainer(Protocol):
+    """A learner and an engine that share a device, as the training loop sees them."""
+
+    async def learn(self, batch: Batch) -> Mapping[str, float]:
+        """One optimizer step; the engine gives way to the learner."""
+        ...
+
+    async def publish(self, version: int) -> Mapping[str, float]:
+        """Give the engine the learner's weights as ``version``, check that both agree."""
+        ...
+
+    async def save(self, folder: str) -> None: ...
+    async def load(self, folder: str) -> None: ...
 
 
 RewardFn: TypeAlias = Callable[[Trajectory, "Sandbox | None"], Awaitable[float]]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 MAX_DEPTH = 100
 
 _SIZE = 4
+_PACKED_FROM = 64
 
 
 def encode(value: object, export: Callable[[object], object] | None = None) -> bytes:
@@ -69,6 +70,8 @@ def _encode(
         out.append(leaf[0] + len(leaf[1]).to_bytes(_SIZE, "big"))
         out.append(leaf[1])
         return
+    if type(value) is list and len(value) >= _PACKED_FROM and _pack(value, out):
+        return
     tag = _CONTAINERS.get(type(value))
     if tag is not None:
         items: list[object] = list(value)  # type: ignore[call-overload]
@@ -82,6 +85,34 @@ def _encode(
         raise TypeError(f"{type(value).__name__} object is not plain data")
     out.append(b"x")
     _encode(export(value), out, export, depth - 1)
+
+
+def _pack(value: list[object], out: list[bytes]) -> bool:
+    """A long list of machine integers or floats, at the speed of C."""
+    kinds = set(map(type, value))
+    if kinds != {int} and kinds != {float}:
+        return False
+    from array import array
+
+    code = "q" if kinds == {int} else "d"
+    try:
+        data = array(code, value).tobytes()  # type: ignore[type-var]
+    except OverflowError:
+        return False
+    out.append(code.upper().encode() + len(data).to_bytes(_SIZE, "big"))
+    out.append(data)
+    return True
+
+
+def _unpack(code: str) -> Callable[[bytes], object]:
+    def unpack(data: bytes) -> object:
+        from array import array
+
+        found = array(code)
+        found.frombytes(data)
+        return found.tolist()
+
+    return unpack
 
 
 def _decode(
@@ -132,6 +163,8 @@ _LEAVES: dict[bytes, Callable[[bytes], object]] = {
     b"b": bytes,
     b"a": bytearray,
     b"c": _complex,
+    b"Q": _unpack("q"),
+    b"D": _unpack("d"),
 }
 _BUILDERS: dict[bytes, Callable[[list[object]], object]] = {
     b"l": lambda items: items,

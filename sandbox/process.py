@@ -25,12 +25,16 @@ _KILL_S = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What to start: the environment is exactly ``env``; ``fds`` are inherited, then closed."""
+    """What to start: the environment is exactly ``env``, the inherited descriptors ``fds``.
+
+    ``owned`` descriptors are closed in our process once the command has started.
+    """
 
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
     fds: tuple[int, ...] = ()
+    owned: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +105,13 @@ async def run_process(
         readers = [_Reader(fds, sink) for sink in (out, err, report, status)]
         writer = _Writer(fds, stdin)
         child = _start(make, writer.child_end, readers)
-        for end in (writer, *readers):
+        ends: list[_Reader | _Writer] = [writer, *readers]
+        for end in ends:
             end.release_child_end()
         timed_out = await _supervise(child, writer, readers, timeout, stop)
     code = child.returncode
+    if code is None:
+        raise SandboxError(f"process {child.pid} does not die")
     result = ExecResult(
         exit_code=code if code >= 0 and not timed_out else None,
         signal=-code if code < 0 and not timed_out else None,
@@ -132,13 +139,13 @@ def _start(
             stderr=err,
             cwd=command.cwd,
             env=dict(command.env),
-            pass_fds=(report, status, *command.fds),
+            pass_fds=command.fds,
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
         raise SandboxError(f"cannot start {command.argv[0]}: {error}") from error
     finally:
-        for fd in command.fds:
+        for fd in command.owned:
             os.close(fd)
 
 
@@ -152,8 +159,9 @@ async def _supervise(
     loop = asyncio.get_running_loop()
     exited: asyncio.Future[None] = loop.create_future()
     watch = os.pidfd_open(child.pid)
-    loop.add_reader(watch, lambda: exited.done() or exited.set_result(None))
-    for end in (writer, *readers):
+    loop.add_reader(watch, _mark, exited)
+    ends: list[_Reader | _Writer] = [writer, *readers]
+    for end in ends:
         end.attach(loop)
     try:
         done, _ = await asyncio.wait([exited], timeout=timeout)
@@ -163,14 +171,14 @@ async def _supervise(
         return not done
     finally:
         if not exited.done():
-            await _finish(_end(child, exited, stop))
+            await completed(_end(child, exited, stop))
         loop.remove_reader(watch)
         os.close(watch)
-        for end in (writer, *readers):
+        for end in ends:
             end.detach(loop)
         # Before the leader is reaped, so that the group number cannot have been given away.
         kill_group(child.pid)
-        child.wait()
+        child.poll()
 
 
 async def _end(
@@ -183,14 +191,19 @@ async def _end(
         await asyncio.wait([exited], timeout=_KILL_S)
 
 
-async def _finish(work: Awaitable[None]) -> None:
-    """Await ``work`` to its end even if we are cancelled meanwhile."""
+async def completed(work: Awaitable[None]) -> None:
+    """Await ``work`` to its end even when we are cancelled meanwhile."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
         await task
         raise
+
+
+def _mark(event: asyncio.Future[None]) -> None:
+    if not event.done():
+        event.set_result(None)
 
 
 class _Reader:
@@ -225,8 +238,7 @@ class _Reader:
             self._sink.feed(data)
             return
         loop.remove_reader(self._fd)
-        if not self.closed.done():
-            self.closed.set_result(None)
+        _mark(self.closed)
 
 
 class _Writer:

@@ -14,28 +14,30 @@ _NR, _ARCH, _ARG0 = 0, 4, 16
 # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
 _NEW_NAMESPACE = 0x7E020000
 
-# Per machine: audit architecture, clone, the calls always refused, those that reach the network,
-# and those that change the metadata of files (which Landlock does not cover).
-_MACHINES: dict[str, tuple[int, int, list[int], list[int], list[int]]] = {
-    "x86_64": (
-        0xC000003E,
-        56,
-        [101, 103, 155, 159, 161, 163, 164, 165, 166, 167, 168, 169, 175, 176, 179, 227, 246, 248]
-        + [249, 250, 272, 298, 303, 304, 308, 310, 311, 312, 313, 320, 321, 323, 425, 426, 427]
-        + [428, 429, 430, 431, 432, 433, 438, 440, 442],
-        [41],
-        [90, 91, 92, 93, 94, 132, 188, 189, 190, 197, 198, 199, 235, 260, 261, 268, 280, 452],
-    ),
-    "aarch64": (
-        0xC00000B7,
-        220,
-        [39, 40, 41, 51, 60, 89, 97, 104, 105, 106, 112, 116, 117, 142, 170, 171, 217, 218, 219]
-        + [224, 225, 241, 264, 265, 268, 270, 271, 272, 273, 280, 282, 294, 425, 426, 427]
-        + [428, 429, 430, 431, 432, 433, 438, 440, 442],
-        [198],
-        [5, 6, 7, 14, 15, 16, 52, 53, 54, 55, 88, 452],
-    ),
-}
+# Audit architecture of a machine, and the column of the tables below that holds its numbers.
+_MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+
+# name:x86_64:aarch64, with 0 for a call that the machine does not have.
+_DENIED = """
+ptrace:101:117 process_vm_readv:310:270 process_vm_writev:311:271 kcmp:312:272
+pidfd_getfd:438:438 process_madvise:440:440 perf_event_open:298:241 bpf:321:280
+userfaultfd:323:282 io_uring_setup:425:425 io_uring_enter:426:426 io_uring_register:427:427
+add_key:248:217 request_key:249:218 keyctl:250:219 unshare:272:97 setns:308:268
+mount:165:40 umount2:166:39 pivot_root:155:41 chroot:161:51 open_tree:428:428
+move_mount:429:429 fsopen:430:430 fsconfig:431:431 fsmount:432:432 fspick:433:433
+mount_setattr:442:442 name_to_handle_at:303:264 open_by_handle_at:304:265 swapon:167:224
+swapoff:168:225 quotactl:179:60 acct:163:89 syslog:103:116 reboot:169:142
+kexec_load:246:104 kexec_file_load:320:294 init_module:175:105 finit_module:313:273
+delete_module:176:106 settimeofday:164:170 clock_settime:227:112 adjtimex:159:171
+"""
+_SOCKET = "socket:41:198"
+_METADATA = """
+chmod:90:0 fchmod:91:52 fchmodat:268:53 fchmodat2:452:452 chown:92:0 fchown:93:55
+lchown:94:0 fchownat:260:54 utime:132:0 utimes:235:0 futimesat:261:0 utimensat:280:88
+setxattr:188:5 lsetxattr:189:6 fsetxattr:190:7 removexattr:197:14 lremovexattr:198:15
+fremovexattr:199:16
+"""
+_CLONE = "clone:56:220"
 _CLONE3 = 435
 
 
@@ -50,18 +52,24 @@ def build(*, deny_sockets: bool = False, fake_metadata: bool = False) -> bytes:
     ``deny_sockets`` refuses ``socket()`` altogether (``socketpair`` still works);
     ``fake_metadata`` turns chmod, chown, utime and setxattr into successes that do nothing.
     """
-    arch, clone, denied, sockets, metadata = _MACHINES[platform.machine()]
+    arch, column = _MACHINES[platform.machine()]
     program = [(_LOAD, 0, 0, _ARCH), (_JEQ, 1, 0, arch), (_RETURN, 0, 0, _KILL)]
     program += [(_LOAD, 0, 0, _NR), (_JGE, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)]
     # clone3 hides its flags behind a pointer; with ENOSYS every libc falls back to clone.
     program += _refuse(_CLONE3, _ERRNO | errno.ENOSYS)
-    for number in denied + (sockets if deny_sockets else []):
+    for number in _numbers(_DENIED + (_SOCKET if deny_sockets else ""), column):
         program += _refuse(number, _ERRNO | errno.EPERM)
-    for number in metadata if fake_metadata else []:
+    for number in _numbers(_METADATA if fake_metadata else "", column):
         program += _refuse(number, _ERRNO)
+    [clone] = _numbers(_CLONE, column)
     program += [(_JEQ, 0, 3, clone), (_LOAD, 0, 0, _ARG0), (_JSET, 0, 1, _NEW_NAMESPACE)]
     program += [(_RETURN, 0, 0, _ERRNO | errno.EPERM), (_RETURN, 0, 0, _ALLOW)]
     return b"".join(struct.pack("=HBBI", *line) for line in program)
+
+
+def _numbers(table: str, column: int) -> list[int]:
+    found = [int(entry.split(":")[1 + column]) for entry in table.split()]
+    return [number for number in found if number]
 
 
 def _refuse(number: int, verdict: int) -> list[tuple[int, int, int, int]]:

@@ -1,0 +1,53 @@
+"""What commands without a model need: boxes, checks run in them, and tasks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from palestra.envs.sources import load
+from palestra.envs.taskset import TaskSet
+from palestra.rl.types import CheckRunner, Grader, SandboxProvider
+from palestra.sandbox.auto import choose
+from palestra.sandbox.checks import make_grader, run_checks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boxes:
+    """A provider of boxes and what runs checks in them.
+
+    Example: ``boxes = open_boxes(unsafe_local=False)``
+    """
+
+    provider: SandboxProvider
+    run_checks: CheckRunner
+    grader: Grader
+
+
+def open_boxes(*, unsafe_local: bool) -> Boxes:
+    """The strongest boxes of this machine; raises ``UserError`` when they are too weak."""
+    provider = choose(unsafe_local=unsafe_local)
+    return Boxes(provider=provider, run_checks=run_checks, grader=make_grader(provider))
+
+
+async def load_tasks(
+    source: str, boxes: Boxes, *, seed: int = 0, limit: int | None = None
+) -> TaskSet:
+    """The tasks of a source; validation results are kept below the user's cache folder."""
+    return await load(
+        source,
+        run_checks=boxes.run_checks,
+        provider=boxes.provider,
+        seed=seed,
+        limit=limit,
+        cache=cache_folder() / "validation",
+    )
+
+
+def cache_folder() -> Path:
+    """Where results that can be computed again are kept: ``PALESTRA_CACHE``, or the user's own."""
+    own = os.environ.get("PALESTRA_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "palestra"

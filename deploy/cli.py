@@ -1,0 +1,220 @@
+"""The command ``palestra``: arguments and exit codes; every command lives in a module of its own.
+
+Nothing heavy is imported before a command needs it. Exit codes: 0 done, 1 found problems, 2 wrong
+use, 130 interrupted. Errors are one line on stderr that says what to change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from palestra import __version__
+from palestra.rl.errors import PalestraError, UserError
+
+LATER = {
+    "sandbox": "probed guarantees, latency and throughput of sandboxes",
+    "replay": "recorded tokens through grading or loss again",
+    "plan": "batch arithmetic, placement and memory of a recipe",
+    "dashboard": "runs in a browser",
+    "gateway": "an OpenAI-compatible endpoint that records tokens",
+    "submit": "a recipe as a job on a Ray cluster",
+}
+"""Commands of the contract that are not in this version."""
+
+SOURCE = (
+    "format:path (repair:, repair:DIR, mbpp:FILE, humaneval:FILE, jsonl:FILE) or an environment"
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports wrong use as one line, without the usage text."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ``UserError`` instead of printing."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _check_command(arguments)
+        args = build_parser().parse_args(arguments)
+        code = _load(args.function)(args)
+        sys.stdout.flush()
+    except UserError as error:
+        return _fail(error, 2)
+    except PalestraError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        # The reader has gone (palestra ... | head); keep the interpreter from flushing into it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def build_parser() -> Parser:
+    """Every command with its arguments."""
+    parser = Parser(prog="palestra", description="Reinforcement learning for coding agents.")
+    parser.add_argument("--version", action="version", version=f"palestra {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_runs(commands)
+    _add_tasks(commands)
+    _add_looking(commands)
+    for name, what in LATER.items():
+        _command(commands, name, f"{what} (not in this version)", "")
+    return parser
+
+
+Commands = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def _command(commands: Commands[Parser], name: str, what: str, function: str) -> Parser:
+    parser = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+    parser.set_defaults(function=function)
+    return parser
+
+
+def _add_runs(commands: Commands[Parser]) -> None:
+    train = _command(commands, "train", "train a policy as a recipe says", "runs:train")
+    _recipe(train)
+    _folder(train)
+    what = "auto: go on if the folder holds a run; never; or the folder to go on in"
+    train.add_argument("--resume", default="auto", metavar="auto|never|DIR", help=what)
+    sft = _command(commands, "sft", "run only the supervised stage of a recipe", "runs:sft")
+    _recipe(sft)
+    _folder(sft)
+    evaluate = _command(commands, "eval", "measure pass@k of a checkpoint", "runs:evaluate")
+    evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="a Hugging Face folder")
+    evaluate.add_argument("--tasks", required=True, metavar="SOURCE", help=SOURCE)
+    what = "episodes per task (default 1)"
+    evaluate.add_argument("-n", dest="samples", type=_positive, default=1, metavar="N", help=what)
+    _limit(evaluate)
+    _json(evaluate)
+
+
+def _add_tasks(commands: Commands[Parser]) -> None:
+    tasks = _command(commands, "tasks", "check or show the tasks of a source", "")
+    actions = tasks.add_subparsers(dest="action", metavar="check|show", required=True)
+    what = "reference solutions score 1, doing nothing scores 0, repeats agree"
+    check = _command(actions, "check", what, "tasks:check")
+    show = _command(actions, "show", "the tasks of a source, or one of them", "tasks:show")
+    score = _command(commands, "score", "grade given solutions without a model", "tasks:score")
+    for parser in (check, show, score):
+        parser.add_argument("source", metavar="SOURCE", help=SOURCE)
+        _unsafe(parser)
+        _json(parser)
+    for parser in (check, show):
+        _limit(parser)
+    show.add_argument("id", nargs="?", metavar="ID", help="a task's id, or how it begins")
+    what = "rows of {task_id, completion} or {task_id, files}"
+    score.add_argument("--solutions", required=True, metavar="FILE.jsonl", help=what)
+
+
+def _add_looking(commands: Commands[Parser]) -> None:
+    show = _command(commands, "show", "look at a run and its episodes", "show:run")
+    show.add_argument("run", metavar="RUN", help="a run folder, such as runs/tiny")
+    show.add_argument("--step", type=int, metavar="N", help="this step instead of the last")
+    show.add_argument("--group", metavar="G", help="episodes of this group (how its id begins)")
+    show.add_argument("--html", metavar="FILE", help="write an HTML file instead")
+    show.add_argument("--tokens", action="store_true", help="tokens with log-probabilities")
+    _json(show)
+    config = _command(commands, "config", "print a resolved recipe with sources", "config:run")
+    _overridable(config)
+    config.add_argument("--toml", action="store_true", help="print as a recipe")
+    _json(config)
+    for name, what, function in (
+        ("doctor", "what works on this machine", "doctor:run"),
+        ("envs", "environments, plugins included", "registries:envs"),
+        ("rewards", "reward functions, plugins included", "registries:rewards"),
+    ):
+        _json(_command(commands, name, what, function))
+
+
+def _recipe(parser: Parser) -> None:
+    _overridable(parser)
+    _unsafe(parser)
+
+
+def _overridable(parser: Parser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, such as recipes/tiny.toml")
+    what = "replace a value, e.g. --set rl.steps=20 (repeatable)"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=what)
+
+
+def _folder(parser: Parser) -> None:
+    parser.add_argument("--run", metavar="DIR", help="run folder (default runs/NAME)")
+
+
+def _unsafe(parser: Parser) -> None:
+    what = "allow running code of agents without isolation"
+    parser.add_argument("--unsafe-local", action="store_true", help=what)
+
+
+def _limit(parser: Parser) -> None:
+    parser.add_argument("--limit", type=_positive, metavar="N", help="at most so many tasks")
+
+
+def _json(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return value
+
+
+def _check_command(arguments: Sequence[str]) -> None:
+    """Answer unknown commands and those of later versions before argparse does."""
+    name = arguments[0] if arguments else "--help"
+    if name.startswith("-"):
+        if not arguments:
+            raise UserError("give a command; see palestra --help")
+        return
+    known = [*COMMANDS, *LATER]
+    if name in LATER and not {"-h", "--help"} & set(arguments):
+        raise UserError(f"{name}: not in this version")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "see palestra --help"
+        raise UserError(f"no command {name}; {hint}")
+
+
+def _load(function: str) -> Callable[[argparse.Namespace], int]:
+    module, _, name = function.partition(":")
+    loaded: Callable[[argparse.Namespace], int] = getattr(
+        importlib.import_module(f"palestra.deploy.commands.{module}"), name
+    )
+    return loaded
+
+
+def _fail(error: object, code: int) -> int:
+    print("palestra: " + " ".join(str(error).split()), file=sys.stderr)
+    return code
+
+
+COMMANDS = (
+    "train",
+    "sft",
+    "eval",
+    "tasks",
+    "score",
+    "show",
+    "config",
+    "doctor",
+    "envs",
+    "rewards",
+)
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""``palestra train``, ``sft`` and ``eval``: from arguments to the functions that do the work."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from palestra.deploy.config_file import Resolved, load_recipe
+from palestra.deploy.loggers import check_names
+from palestra.deploy.run_folder import AUTO, NEVER
+from palestra.rl.errors import UserError
+
+
+def train(args: Namespace) -> int:
+    """Train as a recipe says, going on where an earlier run of the folder stopped."""
+    resolved = _resolve(args)
+    folder = _folder(args, resolved)
+    from palestra.deploy.run import train as start
+
+    return start(resolved.config, resolved.sources, folder, args.resume, args.unsafe_local)
+
+
+def sft(args: Namespace) -> int:
+    """Run only the supervised stage of a recipe."""
+    resolved = _resolve(args)
+    folder = Path(args.run) if args.run else _default_folder(resolved)
+    from palestra.deploy.run import sft as start
+
+    return start(resolved.config, folder)
+
+
+def evaluate(args: Namespace) -> int:
+    """Measure pass@k of a checkpoint on a source of tasks."""
+    checkpoint = Path(args.checkpoint)
+    if not (checkpoint / "config.json").is_file():
+        raise UserError(f"{checkpoint}: not a Hugging Face checkpoint: it has no config.json")
+    from palestra.deploy.run import evaluate as start
+
+    return start(checkpoint, args.tasks, args.samples, args.limit, args.json)
+
+
+def _resolve(args: Namespace) -> Resolved:
+    resolved = load_recipe(args.recipe, args.set)
+    check_names(resolved.config.logger)
+    return resolved
+
+
+def _folder(args: Namespace, resolved: Resolved) -> Path:
+    resumed = None if args.resume in (AUTO, NEVER) else Path(args.resume)
+    if resumed and args.run and resumed.absolute() != Path(args.run).absolute():
+        raise UserError(f"--resume {resumed} and --run {args.run} name two folders; give one")
+    if resumed:
+        return resumed
+    return Path(args.run) if args.run else _default_folder(resolved)
+
+
+def _default_folder(resolved: Resolved) -> Path:
+    name = resolved.config.name
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise UserError(f"name = {name!r}: not a folder name; choose one without slashes")
+    return Path("runs") / name

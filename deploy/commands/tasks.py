@@ -1,0 +1,175 @@
+"""``palestra tasks check``, ``tasks show`` and ``score``: tasks and solutions without a model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from argparse import Namespace
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from palestra.deploy.boxes import Boxes, load_tasks, open_boxes
+from palestra.deploy.console import Console
+from palestra.deploy.table import aligned
+from palestra.deploy.text import clean, one_line
+from palestra.envs.check import CheckReport, check_tasks
+from palestra.envs.registry import make
+from palestra.envs.rows import read_rows
+from palestra.envs.score_rows import score_rows
+from palestra.envs.taskset import TaskSet
+from palestra.rl.errors import UserError
+from palestra.rl.types import CallCheck, Check, Json, Outcome, ScriptCheck, Task
+
+SHOWN = 20
+
+
+def check(args: Namespace) -> int:
+    """Grade every task's reference and its untouched files; 1 when a task is not sound."""
+    report = asyncio.run(_check(args))
+    if args.json:
+        print(json.dumps(report.to_json()))
+    else:
+        print("\n".join(report_lines(report)))
+    return 0 if report.sound else 1
+
+
+def show(args: Namespace) -> int:
+    """List the tasks of a source, or print one of them."""
+    tasks = asyncio.run(_load(args))
+    if args.id is None:
+        lines = _list(tasks, as_json=args.json)
+    else:
+        task = _find(tasks, args.id)
+        lines = iter([json.dumps(_record(task))]) if args.json else task_lines(task)
+    for line in lines:
+        print(line)
+    return 0
+
+
+def score(args: Namespace) -> int:
+    """Grade given solutions; 1 when a verdict could not be reached for one of them."""
+    if not Path(args.solutions).is_file():
+        raise UserError(f"--solutions {args.solutions}: there is no such file")
+    return asyncio.run(_score(args))
+
+
+async def _check(args: Namespace) -> CheckReport:
+    boxes = open_boxes(unsafe_local=args.unsafe_local)
+    if args.json:  # the answer alone, for scripts
+        tasks = await load_tasks(args.source, boxes, limit=args.limit)
+        return await check_tasks(tasks, boxes.grader)
+    with Console() as console:
+        if args.source.startswith("repair"):
+            console.say("loading tasks; repair tasks are validated the first time")
+        tasks = await load_tasks(args.source, boxes, limit=args.limit)
+        with console.progress(len(tasks.tasks), "tasks checked") as advance:
+            return await check_tasks(tasks, boxes.grader, on_done=lambda _: advance())
+
+
+async def _load(args: Namespace) -> TaskSet:
+    boxes = open_boxes(unsafe_local=args.unsafe_local)
+    return await load_tasks(args.source, boxes, limit=args.limit)
+
+
+async def _score(args: Namespace) -> int:
+    boxes = open_boxes(unsafe_local=args.unsafe_local)
+    tasks = await load_tasks(args.source, boxes)
+    outcomes: Counter[str] = Counter()
+    rewards: list[float] = []
+    async for result in _results(tasks, boxes, Path(args.solutions)):
+        outcomes[str(result["outcome"])] += 1
+        if isinstance(result["reward"], float | int):
+            rewards.append(float(result["reward"]))
+        print(json.dumps(result) if args.json else _score_line(result), flush=True)
+    if not args.json:
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(outcomes.items()))
+        mean = f"; mean reward {sum(rewards) / len(rewards):.3f}" if rewards else ""
+        print(f"{outcomes.total()} solutions: {counts or 'none'}{mean}")
+    return 1 if outcomes[Outcome.INFRA_FAILURE.value] else 0
+
+
+def _results(tasks: TaskSet, boxes: Boxes, path: Path) -> AsyncIterator[dict[str, Json]]:
+    env = make(tasks.env, boxes.run_checks)
+    return score_rows(tasks, read_rows(path), boxes.grader, env.rewards)
+
+
+def _score_line(result: dict[str, Json]) -> str:
+    reward = result["reward"]
+    shown = f"{reward:.3f}" if isinstance(reward, float | int) else "-"
+    name, reason = one_line(str(result["task_id"])), one_line(str(result["reason"]))
+    return f"{shown:>6}  {result['outcome']!s:13}  {name}  {reason}".rstrip()
+
+
+def report_lines(report: CheckReport) -> Iterator[str]:
+    """A report for people: what is wrong with which task, and the counts."""
+    counts = report.to_json()
+    for task in report.tasks:
+        if task.problem:
+            yield f"{one_line(task.id)}: {one_line(task.problem)}"
+    for item in report.skipped[:SHOWN]:
+        yield f"skipped {one_line(item.id)}: {one_line(item.reason)}"
+    if len(report.skipped) > SHOWN:
+        yield f"... and {len(report.skipped) - SHOWN} more skipped"
+    if not report.tasks:
+        yield f"{one_line(report.source)}: no tasks"
+        return
+    yield (
+        f"{one_line(report.source)}: {counts['tasks']} tasks; {counts['reference_pass']} references"
+        f" pass, {counts['noop_pass']} pass untouched, {counts['flaky']} flaky,"
+        f" {len(report.skipped)} skipped; {report.wall_s:.1f} s"
+    )
+
+
+def _list(tasks: TaskSet, *, as_json: bool) -> Iterator[str]:
+    rows = [
+        {
+            "id": task.id,
+            "kind": task.kind,
+            "split": task.labels.get("split", ""),
+            "visible": len(task.visible),
+            "hidden": len(task.hidden),
+        }
+        for task in tasks.tasks
+    ]
+    if as_json:
+        yield json.dumps({"source": tasks.source, "env": tasks.env, "tasks": rows})
+        return
+    names = ("id", "kind", "split", "visible", "hidden")
+    yield from aligned([names, *(tuple(str(row[name]) for name in names) for row in rows)])
+    yield f"{len(rows)} tasks for {one_line(tasks.env)}, {len(tasks.skipped)} skipped"
+
+
+def _find(tasks: TaskSet, prefix: str) -> Task:
+    found = [task for task in tasks.tasks if task.id.startswith(prefix)]
+    exact = [task for task in found if task.id == prefix]
+    if len(exact or found) == 1:
+        return (exact or found)[0]
+    some = ", ".join(one_line(task.id) for task in (found or tasks.tasks)[:5])
+    what = "more than one task" if found else "no task"
+    raise UserError(f"{tasks.source}: {what} has an id like {prefix}, e.g. {some or 'none at all'}")
+
+
+def task_lines(task: Task) -> Iterator[str]:
+    """One task for people, with what the agent does not see."""
+    yield f"{one_line(task.id)}  ({one_line(task.kind)}, {one_line(task.source)})"
+    yield from ("--- prompt", clean(task.prompt))
+    for what, files in (("file", task.files), ("reference", task.reference)):
+        for path, text in files.items():
+            yield from (f"--- {what} {one_line(path)}", clean(text))
+    for what, checks in (("visible", task.visible), ("hidden", task.hidden)):
+        yield f"--- {len(checks)} {what} checks"
+        for item in checks:
+            yield f"  {one_line(_check_text(item))}"
+
+
+def _check_text(check: Check) -> str:
+    if isinstance(check, CallCheck):
+        return f"{check.id}: {check.function}{check.args} == {check.expected}"
+    return f"{check.id}: {check.code}" if isinstance(check, ScriptCheck) else check.id
+
+
+def _record(task: Task) -> object:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Task).dump_python(task, mode="json")

@@ -1,0 +1,52 @@
+"""Parts of an episode as short lines that are safe to print."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from palestra.deploy.text import one_line
+from palestra.rl.types import ToolCall, Trajectory, Turn
+
+
+def call_text(call: ToolCall) -> str:
+    """A tool call on one line, safe to print.
+
+    Example: ``replace(line="3", text="return x")``
+    """
+    arguments = ", ".join(
+        f"{one_line(name)}={one_line(json.dumps(value, ensure_ascii=False, default=str))}"
+        for name, value in call.arguments.items()
+    )
+    return f"{one_line(call.name)}({arguments})"
+
+
+def mean_logprob(turn: Turn) -> str:
+    """How sure the policy was of a reply."""
+    if not turn.logprobs:
+        return "no log-probabilities"
+    mean = math.fsum(turn.logprobs) / len(turn.logprobs)
+    return f"mean log-probability {mean:.3f}"
+
+
+def parts(trajectory: Trajectory) -> str:
+    """The named parts of a reward; empty when there is none."""
+    if trajectory.reward is None:
+        return ""
+    named = ", ".join(f"{one_line(n)} {v:g}" for n, v in trajectory.reward.parts.items())
+    return f"  ({named})"
+
+
+def checks(trajectory: Trajectory) -> str:
+    """How many hidden checks passed, and the first that did not."""
+    if trajectory.verdict is None:
+        return "not graded"
+    passed = trajectory.verdict.passed
+    failed = [name for name, good in passed.items() if not good]
+    first = f" (first failure: {one_line(failed[0])})" if failed else ""
+    return f"{len(passed) - len(failed)} of {len(passed)} hidden checks passed{first}"
+
+
+def total(trajectory: Trajectory) -> str:
+    """The reward of an episode; ``-`` when it has none."""
+    return "-" if trajectory.reward is None else f"{trajectory.reward.total:g}"

@@ -1,0 +1,197 @@
+"""A whole run from a configuration: the place where tasks, boxes, policy and loop are wired."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from palestra.deploy import cluster
+from palestra.deploy.actors import gather
+from palestra.deploy.config import RunConfig
+from palestra.deploy.console import Console
+from palestra.deploy.loggers import Loggers
+from palestra.deploy.plot import learning_curve
+from palestra.deploy.run_folder import RunFolder
+from palestra.deploy.summary import Status, summarize
+from palestra.deploy.tasks import Workshop, open_workshop
+from palestra.deploy.warm_start import demonstrations, warm_start
+from palestra.policies.colocate import Colocated
+from palestra.policies.tokenizer import HFTokenizer
+from palestra.rl.budget import budget_of
+from palestra.rl.journal import Journal
+from palestra.rl.objectives.k25 import K25
+from palestra.rl.step import Run
+from palestra.rl.train import last_checkpoint
+from palestra.rl.train import train as train_loop
+from palestra.rl.types import Policy, Task
+from palestra.rollout.dialects import DIALECTS
+from palestra.rollout.episode import World
+from palestra.rollout.meter import Meter
+from palestra.rollout.tokens import Chat
+
+PROBES = 8
+
+
+def train(
+    config: RunConfig, sources: Mapping[str, str], run_dir: Path, resume: str, unsafe_local: bool
+) -> int:
+    """Run or go on with a job; returns the exit code. ``sources`` says where values come from."""
+    with RunFolder(run_dir, config, resume=resume) as folder, Console(folder.console) as console:
+        console.say(f"run folder: {folder.path}")
+        with Journal(folder.journal) as journal:
+            job = Job(config, folder, journal, console, unsafe_local)
+            return job.execute()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process's share of a run: from opening the folder to writing its summary."""
+
+    config: RunConfig
+    folder: RunFolder
+    journal: Journal
+    console: Console
+    unsafe_local: bool
+
+    def execute(self) -> int:
+        """Train, and leave a summary whatever happens; Ctrl-C and SIGTERM stop cleanly."""
+        started = time.monotonic()
+        status: Status = "failed"
+        try:
+            asyncio.run(_until_signal(self._train()))
+            status = "done"
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            status = "stopped"
+        finally:
+            earlier = self.journal.get_meta("wall_s", 0.0)
+            wall = time.monotonic() - started + (earlier if isinstance(earlier, float) else 0.0)
+            self.journal.set_meta("wall_s", wall)
+            self._summarize(status, wall)
+        self._say_goodbye(status)
+        return 0 if status == "done" else 130
+
+    async def _train(self) -> None:
+        config, console = self.config, self.console
+        console.phase("starting Ray")
+        gpu = cluster.connect()
+        try:
+            async with AsyncExitStack() as stack:
+                shop = await open_workshop(config, self.folder.path, console, self.unsafe_local)
+                tasks = shop.tasks.split("train")[: config.tasks.limit or None]
+                policy = await warm_start(
+                    config, self.folder.path, shop.env, tasks, console, gpu=gpu
+                )
+                console.phase("starting the engine and the learner")
+                actors = await stack.enter_async_context(
+                    cluster.colocated(config, str(policy), objective(config), gpu=gpu)
+                )
+                world = make_world(config, shop, policy, actors.engine)
+                run = self._run(shop, tasks, world, actors)
+                await self._loop(run, shop)
+        finally:
+            cluster.disconnect()
+
+    def _run(
+        self, shop: Workshop, tasks: Sequence[Task], world: World, actors: cluster.Actors
+    ) -> Run:
+        config = self.config
+        probe = [world.chat.prompt(shop.env.prompt(t), shop.env.tools) for t in tasks[:PROBES]]
+        trainer = Colocated(
+            actors.engine,
+            actors.learner,
+            probe=probe,
+            stop_ids=(world.chat.tokenizer.eos_id,),
+            mismatch_limit=config.rl.mismatch_limit,
+            gather=gather,
+            say=self.console.say,
+        )
+        ptx = demonstrations(config, shop.env, world.chat, tasks, 0) if config.rl.ptx.coef else []
+        return Run(
+            config=config.rl,
+            seed=config.seed,
+            tasks=tasks,
+            ptx=ptx,
+            world=world,
+            trainer=trainer,
+            journal=self.journal,
+            checkpoints=self.folder.checkpoints,
+        )
+
+    async def _loop(self, run: Run, shop: Workshop) -> None:
+        heldout = {name: shop.tasks.split(name) for name in self.config.rl.eval.splits}
+        heldout = {name: tasks for name, tasks in heldout.items() if tasks}
+        self.console.phase(
+            f"training: {run.config.steps} steps of {run.config.train_batch_size} tasks x "
+            f"{run.config.n_samples_per_prompt} episodes"
+        )
+        names = self.config.logger
+        with Loggers(names, self.folder.path, self.journal, self.console) as loggers:
+            await train_loop(run, heldout, loggers.log, partial(_announce, self.console))
+
+    def _summarize(self, status: Status, wall_s: float) -> None:
+        last = last_checkpoint(self.folder.checkpoints)
+        summary = summarize(self.journal, status=status, wall_s=wall_s, checkpoint=str(last or ""))
+        self.folder.write_summary(summary)
+        if self.journal.steps():
+            curve = self.folder.path / "learning_curve.png"
+            learning_curve(self.journal.steps(), self.journal.evals(), curve)
+        if status == "done":
+            self.console.before_after(summary.before, summary.after)
+
+    def _say_goodbye(self, status: Status) -> None:
+        path = self.folder.path
+        if status == "stopped":
+            self.console.say(f"stopped; to go on: {_same_command()}")
+            return
+        last = last_checkpoint(self.folder.checkpoints)
+        self.console.say(f"learning curve: {path / 'learning_curve.png'}")
+        self.console.say(f"checkpoint:     {last or 'none'} (an ordinary Hugging Face folder)")
+        self.console.say("next:")
+        self.console.say(f"  palestra show {path}")
+        self.console.say(f"  palestra eval {last} --tasks {self.config.tasks.source} -n 4")
+        self.console.say(f"  tensorboard --logdir {path / 'tensorboard'}")
+
+
+def objective(config: RunConfig) -> K25:
+    """The policy loss that the configuration names."""
+    return K25(**config.rl.objective.model_dump())
+
+
+def make_world(config: RunConfig, shop: Workshop, policy: Path, engine: Policy) -> World:
+    """What every episode of this run shares."""
+    return World(
+        env=shop.env,
+        chat=Chat(HFTokenizer(policy), DIALECTS[config.rollout.dialect]),
+        policy=engine,
+        boxes=shop.boxes,
+        grade=shop.grade,
+        config=config.rollout,
+        budget_of=partial(budget_of, config.rl.budget),
+        meter=Meter(),
+    )
+
+
+def _announce(console: Console, step: int, split: str, episodes: int) -> Callable[[], None]:
+    console.say(f"evaluating {split} after {step} steps: {episodes} episodes")
+    return lambda: None
+
+
+async def _until_signal(work: object) -> None:
+    """Run a coroutine; SIGINT and SIGTERM cancel it so that everything it opened is closed."""
+    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    await task
+
+
+def _same_command() -> str:
+    return shlex.join(["palestra", *sys.argv[1:]])

@@ -1,0 +1,141 @@
+"""A run folder as a reader sees it: found, opened read-only, and asked by step and group."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from palestra.deploy.run_folder import CONFIG, JOURNAL, is_running
+from palestra.deploy.text import one_line
+from palestra.rl.errors import UserError
+from palestra.rl.journal import GroupRow, Journal
+from palestra.rl.types import Trajectory
+
+TokenText: TypeAlias = Callable[[int], str]
+"""The text of one token id."""
+
+SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupView:
+    """One group with its trajectories.
+
+    Example: ``GroupView(row=GroupRow(...), trajectories=(trajectory, ...))``
+    """
+
+    row: GroupRow
+    trajectories: tuple[Trajectory, ...]
+
+
+class RunView:
+    """Reads a run folder, whether its run still goes on or not.
+
+    Example: ``with RunView(Path("runs/tiny")) as run: run.groups(step=3)``
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path / JOURNAL).is_file():
+            raise UserError(_no_run(path))
+        self.path = path
+        self.journal = Journal(path / JOURNAL, read_only=True)
+
+    @property
+    def status(self) -> str:
+        """``running``, or what the summary says, or ``stopped`` when there is none."""
+        if is_running(self.path):
+            return "running"
+        try:
+            summary = json.loads((self.path / "summary.json").read_text())
+            return one_line(str(summary["status"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return "stopped without a summary"
+
+    def shown_step(self, step: int | None) -> int | None:
+        """``step`` if it has groups, or the last one that has; None when there is none at all."""
+        steps = sorted({row.step for row in self.journal.groups()})
+        if step is None:
+            return steps[-1] if steps else None
+        if step not in steps:
+            held = f"{steps[0]} to {steps[-1]}" if steps else "no step yet"
+            raise UserError(f"{self.path}: no step {step}; there is {held}")
+        return step
+
+    def groups(self, step: int | None) -> list[GroupView]:
+        """The groups of a step, with their trajectories."""
+        if step is None:
+            return []
+        played: dict[str, list[Trajectory]] = {}
+        for trajectory in self.journal.trajectories(step):
+            played.setdefault(trajectory.group_id, []).append(trajectory)
+        rows = self.journal.groups(step)
+        return [GroupView(row=row, trajectories=tuple(played.get(row.id, ()))) for row in rows]
+
+    def group(self, prefix: str, step: int | None) -> GroupView:
+        """The group with this id, or the only one whose id starts so (in ``step``, if given)."""
+        rows = self.journal.groups(step)
+        matching = [row for row in rows if row.id.startswith(prefix)]
+        exact = [row for row in matching if row.id == prefix]
+        found = exact or matching
+        if len(found) == 1:
+            row = found[0]
+            return GroupView(row=row, trajectories=tuple(self.journal.group(row.id)))
+        where = f"{self.path}: " + (f"step {step}: " if step is not None else "")
+        if found:
+            raise UserError(f"{where}group {prefix} may be {_names(found)}; write more of the id")
+        raise UserError(f"{where}no group {prefix}; there is {_names(rows) or 'none yet'}")
+
+    def token_text(self) -> TokenText | None:
+        """Decodes single ids with the run's own tokenizer; None when there is none to load."""
+        from tokenizers import Tokenizer
+
+        for path in self._tokenizer_files():
+            try:
+                tokenizer = Tokenizer.from_file(str(path))
+            except Exception:  # noqa: BLE001 - the library raises plain Exception on a bad file
+                continue
+            return lambda token_id: str(tokenizer.decode([token_id], skip_special_tokens=False))
+        return None
+
+    def _tokenizer_files(self) -> list[Path]:
+        def written(path: Path) -> float:
+            try:
+                return path.stat().st_mtime
+            except OSError:  # pruned meanwhile
+                return 0.0
+
+        found = sorted(self.path.rglob("tokenizer.json"), key=written, reverse=True)
+        try:
+            config = tomllib.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+            model = Path(str(config["policy"]["model"])) / "tokenizer.json"
+        except (OSError, ValueError, KeyError, TypeError):
+            return found
+        return [*found, model] if model.is_file() else found
+
+    def close(self) -> None:
+        """Close the journal."""
+        self.journal.close()
+
+    def __enter__(self) -> RunView:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _no_run(path: Path) -> str:
+    parent = path.parent
+    runs = sorted(p.parent.name for p in parent.glob(f"*/{JOURNAL}")) if parent.is_dir() else []
+    there = (
+        f"{parent}/ holds {', '.join(runs[:SHOWN])}" if runs else "give the path of a run folder"
+    )
+    return f"{path}: there is no run here; {there}"
+
+
+def _names(rows: list[GroupRow]) -> str:
+    names = ", ".join(one_line(row.id) for row in rows[:SHOWN])
+    return names + (f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else "")

@@ -1,0 +1,117 @@
+"""The policy that RL starts from: a given folder, or the tiny one, after its supervised stage."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from palestra.deploy.cluster import learner_alone
+from palestra.deploy.config import RunConfig
+from palestra.deploy.console import Console
+from palestra.envs.base import Env
+from palestra.policies.config import LearnerConfig
+from palestra.policies.tiny import build
+from palestra.policies.tokenizer import HFTokenizer
+from palestra.rl.errors import UserError
+from palestra.rl.sft import epochs
+from palestra.rl.types import Batch, Sample, Task
+from palestra.rollout.dialects import DIALECTS
+from palestra.rollout.tokens import Chat, supervised
+
+
+def base_policy(
+    config: RunConfig, run: Path, env: Env, train: Sequence[Task], console: Console
+) -> Path:
+    """The folder before the supervised stage: the user's own, or a freshly built tiny policy."""
+    if config.policy.model != "tiny":
+        folder = Path(config.policy.model)
+        if not (folder / "config.json").is_file():
+            raise UserError(f"policy.model: {folder} is not a Hugging Face folder (no config.json)")
+        return folder
+    folder = run / "base"
+    if not (folder / "config.json").is_file():
+        console.phase("building the tiny policy and its tokenizer")
+        partial = folder.with_name("base.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        texts = [*sources_of(train) * 20, *(text for task in train for text in _texts(task))]
+        build(partial, config.policy.tiny, texts, env.tools, config.seed)
+        partial.rename(folder)
+    return folder
+
+
+async def warm_start(
+    config: RunConfig, run: Path, env: Env, train: Sequence[Task], console: Console, *, gpu: bool
+) -> Path:
+    """The folder that RL starts from; the supervised stage is done once per run."""
+    base = base_policy(config, run, env, train, console)
+    sft = config.policy.sft
+    if not sft.steps:
+        return base
+    folder = run / "sft"
+    if (folder / "config.json").is_file():
+        return folder
+    chat = Chat(HFTokenizer(base), DIALECTS[config.rollout.dialect])
+    total = sft.corpus_steps + sft.steps
+    console.phase(f"supervised warm start: {total} steps on demonstrations of {len(train)} tasks")
+    settings = config.policy.learner.model_copy(
+        update={"lr": sft.lr, "warmup_steps": sft.warmup_steps, "decay_steps": total}
+    )
+    with console.progress(total, "supervised steps") as advance:
+        await _learn(base, folder, settings, _batches(config, env, chat, train), advance, gpu=gpu)
+    return folder
+
+
+async def _learn(
+    base: Path,
+    folder: Path,
+    settings: LearnerConfig,
+    batches: Iterator[Batch],
+    advance: Callable[[], None],
+    *,
+    gpu: bool,
+) -> None:
+    async with learner_alone(settings, str(base), gpu=gpu) as learner:
+        for batch in batches:
+            await learner.learn(batch)
+            advance()
+        partial = folder.with_name(folder.name + ".partial")
+        await learner.export(str(partial))
+        partial.rename(folder)
+
+
+def _batches(config: RunConfig, env: Env, chat: Chat, train: Sequence[Task]) -> Iterator[Batch]:
+    sft = config.policy.sft
+
+    def texts(_: int) -> list[Sample]:
+        encoded = map(chat.tokenizer.encode, sources_of(train))
+        return [supervised(ids, [1.0] * len(ids)) for ids in encoded]
+
+    if sft.corpus_steps:
+        yield from epochs(
+            texts, steps=sft.corpus_steps, batch_size=sft.batch_size, seed=config.seed
+        )
+    yield from epochs(
+        lambda epoch: demonstrations(config, env, chat, train, epoch),
+        steps=sft.steps,
+        batch_size=sft.batch_size,
+        seed=config.seed,
+    )
+
+
+def demonstrations(
+    config: RunConfig, env: Env, chat: Chat, train: Sequence[Task], epoch: int
+) -> list[Sample]:
+    """Demonstrations of the training tasks as samples; every epoch varies them."""
+    seed = config.seed * 1000 + epoch
+    demos = env.demonstrations(train, seed, mistakes=config.policy.sft.mistakes)
+    return [chat.demonstration(demo, env.tools) for demo in demos]
+
+
+def sources_of(train: Sequence[Task]) -> list[str]:
+    """The distinct correct files behind the training tasks: never those of a held-out function."""
+    return list(dict.fromkeys(text for task in train for text in task.reference.values()))
+
+
+def _texts(task: Task) -> list[str]:
+    return [task.prompt, task.labels.get("observed", "")]

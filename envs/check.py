@@ -1,0 +1,141 @@
+"""Are the tasks sound: the reference passes, doing nothing fails, and repeats agree.
+
+Also grades given solutions without a model. Both ask the trusted grader, in fresh boxes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from palestra.envs.concurrency import bounded
+from palestra.envs.taskset import Skipped, TaskSet
+from palestra.rl.errors import GraderError
+from palestra.rl.types import Grader, Json, Outcome, Task
+
+Attack = Callable[[Task], Mapping[str, bytes]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskCheck:
+    """What grading said about one task; ``attacks`` maps each attack to whether it passed.
+
+    Example: ``TaskCheck(id="repair/clamp/07", reference=True, noop=False, flaky=False)``
+    """
+
+    id: str
+    reference: bool
+    noop: bool
+    flaky: bool
+    reason: str = ""
+    attacks: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def problem(self) -> str:
+        """Why the task must not be trained on; empty when it may."""
+        fooled = [name for name, passed in self.attacks.items() if passed]
+        found = [
+            "" if self.reference else f"the reference fails: {self.reason}".rstrip(": "),
+            "doing nothing passes" if self.noop else "",
+            "repeats of the same grading differ" if self.flaky else "",
+            f"passed by attack {', '.join(fooled)}" if fooled else "",
+        ]
+        return "; ".join(text for text in found if text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """All tasks of a source, checked; ``sound`` says whether none has a problem."""
+
+    source: str
+    tasks: tuple[TaskCheck, ...]
+    skipped: tuple[Skipped, ...]
+    wall_s: float
+
+    @property
+    def sound(self) -> bool:
+        """True when there are tasks and every one is fit to train on."""
+        return bool(self.tasks) and not any(task.problem for task in self.tasks)
+
+    def to_json(self) -> dict[str, Json]:
+        """What ``palestra tasks check --json`` prints; counts are numbers of tasks."""
+        attacks = sorted({name for task in self.tasks for name in task.attacks})
+        return {
+            "source": self.source,
+            "tasks": len(self.tasks),
+            "reference_pass": sum(task.reference for task in self.tasks),
+            "noop_pass": sum(task.noop for task in self.tasks),
+            "flaky": sum(task.flaky for task in self.tasks),
+            "red_team": {
+                name: sum(task.attacks.get(name, False) for task in self.tasks) for name in attacks
+            },
+            "invalid": [{"id": t.id, "reason": t.problem} for t in self.tasks if t.problem],
+            "skipped": [{"id": item.id, "reason": item.reason} for item in self.skipped],
+            "wall_s": round(self.wall_s, 3),
+        }
+
+
+async def check_tasks(
+    taskset: TaskSet,
+    grader: Grader,
+    *,
+    repeats: int = 2,
+    concurrency: int = 4,
+    attacks: Mapping[str, Attack] | None = None,
+    on_done: Callable[[TaskCheck], None] | None = None,
+) -> CheckReport:
+    """Grade each task's reference ``repeats`` times, its untouched files, and each attack's files.
+
+    Raises ``InfraError`` when a verdict cannot be reached.
+    """
+    start = time.monotonic()
+
+    async def check(task: Task) -> TaskCheck:
+        found = await _check(task, grader, repeats, attacks or {})
+        if on_done:
+            on_done(found)
+        return found
+
+    checked = await bounded(check, taskset.tasks, concurrency)
+    return CheckReport(
+        source=taskset.source,
+        tasks=tuple(checked),
+        skipped=taskset.skipped,
+        wall_s=time.monotonic() - start,
+    )
+
+
+async def _check(
+    task: Task, grader: Grader, repeats: int, attacks: Mapping[str, Attack]
+) -> TaskCheck:
+    reference = encoded(task.reference, task)
+    verdicts = [await _grade(task, reference, grader) for _ in range(max(1, repeats))]
+    noop = await _grade(task, encoded(task.files, task), grader)
+    fooled = {}
+    for name, attack in attacks.items():
+        fooled[name] = (await _grade(task, attack(task), grader))[0]
+    return TaskCheck(
+        id=task.id,
+        reference=all(solved for solved, _, _ in verdicts),
+        noop=noop[0],
+        flaky=any(passed != verdicts[0][1] for _, passed, _ in verdicts),
+        reason=next((reason for solved, _, reason in verdicts if not solved), ""),
+        attacks=fooled,
+    )
+
+
+async def _grade(
+    task: Task, files: Mapping[str, bytes], grader: Grader
+) -> tuple[bool, Mapping[str, bool], str]:
+    verdict = await grader(task, files)
+    if verdict.outcome is Outcome.INFRA_FAILURE:
+        raise GraderError(f"{task.id}: {verdict.reason}")
+    failed = [name for name, passed in verdict.passed.items() if not passed]
+    reason = verdict.reason or (f"check {failed[0]}" if failed else "")
+    return verdict.solved, verdict.passed, reason
+
+
+def encoded(files: Mapping[str, str], task: Task) -> dict[str, bytes]:
+    """The artifacts among ``files``, as the grader takes them."""
+    return {path: text.encode() for path, text in files.items() if path in task.artifacts}

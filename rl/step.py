@@ -1,0 +1,144 @@
+"""One synchronous RL step, top to bottom: draw, play, compare, learn, save, publish.
+
+Consumes tasks, produces weights. Everything that it needs was built by ``deploy`` and comes in
+``Run``; nothing here knows Ray, vLLM, DeepSpeed or a sandbox.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from palestra.rl.advantage import samples
+from palestra.rl.budget import penalised
+from palestra.rl.config import RLConfig
+from palestra.rl.errors import PalestraError
+from palestra.rl.journal import Journal
+from palestra.rl.metrics import rollout_metrics
+from palestra.rl.types import Batch, Group, Outcome, Sample, Task, Trainer, Trajectory
+from palestra.rollout.episode import Ticket, World, play_all
+
+
+class TooManyInfraFailures(PalestraError):
+    """A step lost so many episodes to our own faults that learning from the rest would bias it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A training run: what is fixed over all of its steps."""
+
+    config: RLConfig
+    seed: int
+    tasks: Sequence[Task]
+    ptx: Sequence[Sample]
+    world: World
+    trainer: Trainer
+    journal: Journal
+    checkpoints: Path
+    on_episode: Callable[[], None] = lambda: None
+
+
+async def rl_step(step: int, run: Run) -> dict[str, float]:
+    """Do step ``step`` (from 1) and return its metrics; nothing of it is done twice after a crash.
+
+    Episodes already in the journal are not played again, and a step that is in the journal but not
+    in a checkpoint is learned again from the very same tokens.
+    """
+    meter = run.world.meter
+    meter.restart()
+
+    trajectories = await play_step(step, run)
+    groups = grouped([penalised(t, run.config.budget.penalty) for t in trajectories])
+    metrics = rollout_metrics(trajectories)
+    if metrics["infra/failure_frac"] > run.config.max_infra_failures:
+        raise TooManyInfraFailures(
+            f"step {step}: {metrics['infra/failure_frac']:.0%} of the episodes failed for reasons "
+            f"of ours (limit {run.config.max_infra_failures:.0%}): "
+            + "; ".join(sorted({t.reason for t in trajectories if t.reason})[:3])
+        )
+
+    policy_samples = [
+        sample for group in groups for sample in samples(group, by_std=run.config.norm_adv_by_std)
+    ]
+    batch = Batch(step=step, samples=(*policy_samples, *draw_ptx(step, run)))
+    with meter.busy("learn"):
+        metrics |= await run.trainer.learn(batch)
+    with meter.busy("checkpoint"):
+        if step % run.config.save_freq == 0 or step == run.config.steps:
+            await run.trainer.save(str(run.checkpoints / f"step-{step}"))
+    with meter.busy("sync"):
+        metrics |= await run.trainer.publish(step)
+
+    metrics |= timing(meter.read(), trajectories)
+    run.journal.finish_step(step, metrics)
+    return metrics
+
+
+async def play_step(step: int, run: Run) -> list[Trajectory]:
+    """All episodes of a step, in order of their ids: from the journal, or played now."""
+    done = {trajectory.id: trajectory for trajectory in run.journal.trajectories(step)}
+    tickets = [ticket for ticket in draw(step, run) if ticket.id not in done]
+
+    def finished(trajectory: Trajectory) -> None:
+        run.journal.add_trajectory(trajectory)
+        done[trajectory.id] = trajectory
+        run.on_episode()
+
+    await play_all(tickets, run.world, finished)
+    return [done[key] for key in sorted(done)]
+
+
+def draw(step: int, run: Run) -> list[Ticket]:
+    """The episodes of a step: the next tasks of an epoch's permutation, a group each."""
+    size = run.config.train_batch_size
+    first = (step - 1) * size
+    tickets: list[Ticket] = []
+    for place in range(size):
+        epoch, index = divmod(first + place, len(run.tasks))
+        order = list(range(len(run.tasks)))
+        random.Random(f"{run.seed}/tasks/{epoch}").shuffle(order)
+        tickets += [
+            Ticket(
+                task=run.tasks[order[index]],
+                group_id=f"{step:05d}/{place:04d}",
+                sample=sample,
+                step=step,
+                seed=run.seed,
+                temperature=run.config.temperature,
+            )
+            for sample in range(run.config.n_samples_per_prompt)
+        ]
+    return tickets
+
+
+def draw_ptx(step: int, run: Run) -> list[Sample]:
+    """The supervised samples of a step; none when their weight is 0."""
+    if not run.config.ptx.coef or not run.ptx:
+        return []
+    rng = random.Random(f"{run.seed}/ptx/{step}")
+    return rng.sample(list(run.ptx), min(run.config.ptx.samples_per_step, len(run.ptx)))
+
+
+def grouped(trajectories: Sequence[Trajectory]) -> list[Group]:
+    """Siblings together, in order of their group ids."""
+    groups: dict[str, list[Trajectory]] = {}
+    for trajectory in trajectories:
+        groups.setdefault(trajectory.group_id, []).append(trajectory)
+    return [
+        Group(id=key, task_id=members[0].task_id, trajectories=tuple(members))
+        for key, members in sorted(groups.items())
+    ]
+
+
+def timing(seconds: dict[str, float], trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Seconds by phase, and generated tokens per second of the playing phase."""
+    played = sum(seconds.get(lane, 0.0) for lane in ("generate", "grade", "environment", "idle"))
+    tokens = sum(t.generated for t in trajectories if t.outcome is not Outcome.INFRA_FAILURE)
+    named = {f"timing_s/{lane}": value for lane, value in seconds.items()}
+    return named | {
+        "timing_s/step": sum(seconds.values()),
+        "perf/throughput": tokens / played if played else 0.0,
+        "perf/total_num_tokens": float(tokens),
+    }

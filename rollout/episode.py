@@ -1,0 +1,286 @@
+"""One task played to its end, and graded where the agent cannot reach."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from palestra.envs.base import Env
+from palestra.rewards.score import score
+from palestra.rl.errors import EngineError, InfraError, SandboxError, boundary
+from palestra.rl.types import (
+    Grader,
+    Message,
+    Outcome,
+    Policy,
+    Reward,
+    Sampling,
+    Sandbox,
+    SandboxProvider,
+    Stop,
+    Task,
+    Trajectory,
+    Turn,
+    Verdict,
+)
+from palestra.rollout.config import RolloutConfig
+from palestra.rollout.dialects import Malformed
+from palestra.rollout.meter import Meter
+from palestra.rollout.tokens import Chat
+
+MALFORMED_IN_A_ROW = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What every episode of a run shares; built once by ``deploy``."""
+
+    env: Env
+    chat: Chat
+    policy: Policy
+    boxes: SandboxProvider
+    grade: Grader
+    config: RolloutConfig
+    budget_of: Callable[[str], int]
+    """Generated tokens allowed per episode, by task kind."""
+    meter: Meter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """Which episode this is. ``seed`` and the ids fix everything that is sampled in it."""
+
+    task: Task
+    group_id: str
+    sample: int
+    step: int
+    seed: int
+    temperature: float
+
+    @property
+    def id(self) -> str:
+        """Unique in a run; sorts by group, then by sample."""
+        return f"{self.group_id}/{self.sample:03d}"
+
+    def turn_seed(self, turn: int) -> int:
+        """A 31-bit seed of its own for every reply."""
+        text = f"{self.seed}/{self.id}/{turn}"
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) >> 1
+
+
+@dataclass(slots=True)
+class _Transcript:
+    turns: list[Turn]
+    stop: Stop
+    files: Mapping[str, bytes]
+
+
+async def play(ticket: Ticket, world: World) -> Trajectory:
+    """Play, collect, grade and score one episode.
+
+    Never raises for a fault of our machinery: such an episode comes back as ``infra_failure``
+    without a reward.
+    """
+    prompt = world.env.prompt(ticket.task)
+    clock = _Clock(world.meter)
+    try:
+        transcript = await _converse(ticket, world, prompt, clock)
+        with clock.lane("grade"):
+            verdict = await world.grade(ticket.task, transcript.files)
+    except InfraError as error:
+        return _trajectory(ticket, prompt, [], Stop.INFRA_ERROR, clock.seconds, reason=str(error))
+    played = _trajectory(
+        ticket, prompt, transcript.turns, transcript.stop, clock.seconds, verdict=verdict
+    )
+    return await _scored(played, world)
+
+
+async def _converse(
+    ticket: Ticket, world: World, prompt: Sequence[Message], clock: _Clock
+) -> _Transcript:
+    """The agent's part; its box is gone when this returns, so nothing it left running lives on."""
+    async with boundary(SandboxError, "agent box"), world.boxes.open() as box:
+        await world.env.setup(ticket.task, box)
+        turns: list[Turn] = []
+        try:
+            async with asyncio.timeout(world.config.episode_timeout):
+                stop = await _turns(ticket, world, prompt, box, turns, clock)
+        except TimeoutError:
+            stop = Stop.TIME_LIMIT
+        return _Transcript(turns, stop, await _collect(ticket.task, box))
+
+
+async def _turns(
+    ticket: Ticket,
+    world: World,
+    prompt: Sequence[Message],
+    box: Sandbox,
+    turns: list[Turn],
+    clock: _Clock,
+) -> Stop:
+    context = world.chat.prompt(prompt, world.env.tools)
+    history: list[int] = []
+    errors = 0
+    for number in range(world.config.max_turns or world.env.max_turns):
+        room = _room(ticket.task, world, turns, len(history) + len(context))
+        if isinstance(room, Stop):
+            return room
+        async with boundary(EngineError, "generate"):
+            sampling = Sampling(
+                temperature=ticket.temperature,
+                max_tokens=room,
+                seed=ticket.turn_seed(number),
+                stop_ids=(world.chat.tokenizer.eos_id,),
+            )
+            with clock.lane("generate"):
+                reply = await world.policy.generate([*history, *context], sampling)
+        turn = Turn(
+            context_ids=tuple(context),
+            token_ids=reply.token_ids,
+            logprobs=reply.logprobs,
+            version=reply.version,
+            message=Message(role="assistant", content=""),
+        )
+        history += [*context, *reply.token_ids]
+        if reply.finish == "length":
+            text = world.chat.tokenizer.decode(reply.token_ids)
+            turns.append(replace(turn, message=Message(role="assistant", content=text)))
+            left = _room(ticket.task, world, turns, len(history))
+            return left if isinstance(left, Stop) else Stop.OVER_BUDGET
+        with clock.lane("environment"):
+            turn, answers, submitted = await _act(ticket.task, world, box, turn)
+        turns.append(turn)
+        errors = errors + 1 if turn.error else 0
+        if submitted:
+            return Stop.SUBMITTED
+        if errors == MALFORMED_IN_A_ROW:
+            return Stop.MALFORMED
+        context = world.chat.observation(answers)
+    return Stop.MAX_TURNS
+
+
+def _room(task: Task, world: World, turns: Sequence[Turn], used: int) -> int | Stop:
+    """Tokens the next reply may have, or why there is none."""
+    left = world.budget_of(task.kind) - sum(len(turn.token_ids) for turn in turns)
+    if left <= 0:
+        return Stop.OVER_BUDGET
+    if used >= world.config.max_context_length:
+        return Stop.CONTEXT_FULL
+    return min(left, world.config.max_response_length, world.config.max_context_length - used)
+
+
+async def _act(task: Task, world: World, box: Sandbox, turn: Turn) -> tuple[Turn, list[str], bool]:
+    try:
+        message = world.chat.dialect.parse(turn.token_ids, world.chat.tokenizer)
+        if not message.calls:
+            raise Malformed("no tool was called")
+    except Malformed as error:
+        text = world.chat.tokenizer.decode(turn.token_ids)
+        told = f"error: {error}"
+        shown = Message(role="assistant", content=text)
+        return replace(turn, message=shown, observation=told, error=str(error)), [told], False
+    answers: list[str] = []
+    for call in message.calls:
+        observation = await world.env.act(task, call, box)
+        answers.append(observation.text)
+        if observation.submitted:
+            return replace(turn, message=message), answers, True
+    return replace(turn, message=message, observation="\n".join(answers)), answers, False
+
+
+async def _collect(task: Task, box: Sandbox) -> dict[str, bytes]:
+    """The declared artifacts as the agent left them; what cannot be read counts as missing."""
+    files: dict[str, bytes] = {}
+    for path in task.artifacts:
+        try:
+            files[path] = await box.read(path)
+        except (OSError, ValueError):
+            continue
+    return files
+
+
+async def _scored(played: Trajectory, world: World) -> Trajectory:
+    verdict = played.verdict
+    if verdict is None or verdict.outcome is Outcome.INFRA_FAILURE:
+        reason = verdict.reason if verdict else "no verdict"
+        return replace(played, outcome=Outcome.INFRA_FAILURE, stop=Stop.INFRA_ERROR, reason=reason)
+    try:
+        reward: Reward = await score(played, None, world.env.rewards)
+    except InfraError as error:
+        return replace(
+            played, outcome=Outcome.INFRA_FAILURE, stop=Stop.INFRA_ERROR, reason=str(error)
+        )
+    outcome = Outcome.GRADED if played.stop is not Stop.MALFORMED else Outcome.AGENT_FAILURE
+    return replace(played, reward=reward, outcome=outcome)
+
+
+def _trajectory(
+    ticket: Ticket,
+    prompt: Sequence[Message],
+    turns: Sequence[Turn],
+    stop: Stop,
+    seconds: Mapping[str, float],
+    *,
+    verdict: Verdict | None = None,
+    reason: str = "",
+) -> Trajectory:
+    return Trajectory(
+        id=ticket.id,
+        group_id=ticket.group_id,
+        task_id=ticket.task.id,
+        step=ticket.step,
+        prompt=tuple(prompt),
+        turns=tuple(turns),
+        stop=stop,
+        outcome=Outcome.INFRA_FAILURE if verdict is None else verdict.outcome,
+        temperature=ticket.temperature,
+        verdict=verdict,
+        reason=reason,
+        seconds=dict(seconds),
+    )
+
+
+class _Clock:
+    """Seconds one episode spent in each part; the meter sees the overlap with its siblings."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def lane(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        with self.meter.busy(name):
+            yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+
+
+async def play_all(
+    tickets: Sequence[Ticket],
+    world: World,
+    finished: Callable[[Trajectory], Awaitable[None] | None],
+) -> None:
+    """Play many episodes, unordered, at most ``max_in_flight`` at once.
+
+    An infrastructure failure is played again up to ``retries`` times; ``finished`` gets the last
+    try of each.
+    """
+    gate = asyncio.Semaphore(world.config.max_in_flight)
+
+    async def one(ticket: Ticket) -> None:
+        async with gate:
+            for _ in range(world.config.retries + 1):
+                trajectory = await play(ticket, world)
+                if trajectory.outcome is not Outcome.INFRA_FAILURE:
+                    break
+        waiting = finished(trajectory)
+        if waiting is not None:
+            await waiting
+
+    async with asyncio.TaskGroup() as group:
+        for ticket in tickets:
+            group.create_task(one(ticket))

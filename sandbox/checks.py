@@ -1,0 +1,306 @@
+"""Running checks in a box and grading a task, with nothing decided by the candidate.
+
+The verdict is made here from bytes that arrived on the report descriptor; output, exit code and
+files of the candidate are not looked at. See ``worker`` for the side inside the box.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import marshal
+import os
+from ast import literal_eval
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
+from importlib.resources import files
+
+from palestra.rl.errors import SandboxError, UserError
+from palestra.rl.types import (
+    CallCheck,
+    Check,
+    CheckJob,
+    CheckResult,
+    ExecResult,
+    Grader,
+    Outcome,
+    Sandbox,
+    SandboxProvider,
+    ScriptCheck,
+    Task,
+    UnitCheck,
+    Verdict,
+)
+from palestra.sandbox.codec import decode, encode
+from palestra.sandbox.compare import same, shown
+from palestra.sandbox.process import REPORT_BYTES
+from palestra.sandbox.worker import ERROR, FAILED, HELLO, PASSED, TIMEOUT, VALUE
+
+CHECK_S = 2.0
+"""Processor seconds a check may take before it counts as hung (1.5 times that by the clock)."""
+
+MAX_ARTIFACT = 1 << 20
+"""Bytes of the largest artifact that is graded."""
+
+_MEMORY = 1 << 30
+_PACKAGE = "palestra.sandbox"
+_CALL_MODULES = ("codec", "worker")
+_TEST_MODULES = ("codec", "worker", "peer", "tester")
+_PRELOAD_FROM = 4
+_PRELOAD = ["collections", "functools", "heapq", "itertools", "math", "operator", "random", "re"]
+_PRELOAD += ["string", "typing"]
+
+# Not -I: it would ignore PYTHONHASHSEED, and verdicts should not depend on the order of sets. The
+# environment is made by us, so PYTHON* variables are no danger; "" leaves the path at once.
+_BOOT = """
+import sys
+sys.path[:] = [p for p in sys.path if p]
+import marshal, os
+def take(size):
+    chunks = []
+    while size:
+        data = os.read(0, size)
+        if not data:
+            raise SystemExit(3)
+        chunks.append(data)
+        size -= len(data)
+    return b"".join(chunks)
+magic, modules, plan = marshal.loads(take(int.from_bytes(take(4), "big")))
+same = getattr(sys.modules["_frozen_importlib_external"], "MAGIC_NUMBER", None) == magic
+for name, code, text in modules:
+    module = sys.modules[name] = type(sys)(name)
+    exec(marshal.loads(code) if same else compile(text, name, "exec"), module.__dict__)
+sys.modules["palestra.sandbox.worker"].main(plan)
+"""
+
+
+async def run_checks(
+    jobs: Sequence[CheckJob],
+    box: Sandbox,
+    *,
+    timeout: float = 10.0,
+    check_s: float = CHECK_S,
+) -> list[list[CheckResult]]:
+    """Run many jobs in one command of ``box``; one list of results per job, in order.
+
+    A check that never reported is not passed. ``timeout`` (seconds) bounds the whole command,
+    ``check_s`` the processor time of one check: a job with one that hangs is not continued.
+    Raises ``SandboxError`` when the box failed before any candidate ran, ``UserError`` for a check
+    whose literals cannot be read.
+    """
+    if not any(job.checks for job in jobs):
+        return [[] for _ in jobs]
+    ended = await box.exec(
+        ["python3", "-s", "-S", "-c", _BOOT],
+        stdin=_request(jobs, check_s),
+        env={"PYTHONHASHSEED": "0"},
+        timeout=timeout,
+        max_output=4096,
+        report=True,
+    )
+    if not ended.report.startswith(HELLO):
+        raise SandboxError(f"the worker did not start: {_why(ended)}")
+    answers = _answers(ended.report[len(HELLO) :])
+    missing = "time limit" if ended.timed_out else "no answer: the run was ended"
+    return [
+        [_judge(check, answers.get((n, i)), missing) for i, check in enumerate(job.checks)]
+        for n, job in enumerate(jobs)
+    ]
+
+
+def make_grader(
+    provider: SandboxProvider,
+    *,
+    concurrency: int | None = None,
+    timeout: float | None = None,
+    check_s: float = CHECK_S,
+) -> Grader:
+    """A ``Grader`` that opens a fresh box of ``provider`` per call.
+
+    ``concurrency`` boxes at a time (default: twice the processors); ``timeout`` in seconds for
+    the whole run of a task's checks (default: 10 and ``check_s`` per check); ``check_s`` as in
+    ``run_checks``.
+    """
+    return _Grader(provider, concurrency or 2 * len(os.sched_getaffinity(0)), timeout, check_s)
+
+
+class _Grader:
+    def __init__(
+        self, provider: SandboxProvider, concurrency: int, timeout: float | None, check_s: float
+    ) -> None:
+        self._provider = provider
+        self._concurrency = concurrency
+        self._timeout = timeout
+        self._check_s = check_s
+        self._turns: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
+
+    async def __call__(self, task: Task, files: Mapping[str, bytes]) -> Verdict:
+        candidate = _artifacts(task, files)
+        if isinstance(candidate, str):
+            nothing = {check.id: False for check in task.hidden}
+            return Verdict(outcome=Outcome.GRADED, passed=nothing, reason=candidate)
+        job = CheckJob(files=candidate, checks=task.hidden, test_files=task.test_files)
+        timeout = self._timeout or 10.0 + self._check_s * len(task.hidden)
+        try:
+            async with self._turn(), self._provider.open() as box:
+                runs = run_checks([job], box, timeout=timeout, check_s=self._check_s)
+                [results] = await runs
+        except SandboxError as error:
+            return Verdict(outcome=Outcome.INFRA_FAILURE, reason=str(error))
+        passed = {result.id: result.passed for result in results}
+        return Verdict(outcome=Outcome.GRADED, passed=passed, reason=_first_failure(results))
+
+    def _turn(self) -> asyncio.Semaphore:
+        # A semaphore belongs to one event loop; tests and tools use a grader from several.
+        loop = asyncio.get_running_loop()
+        if self._turns is None or self._turns[0] is not loop:
+            self._turns = (loop, asyncio.Semaphore(self._concurrency))
+        return self._turns[1]
+
+
+def _artifacts(task: Task, files: Mapping[str, bytes]) -> dict[str, str] | str:
+    """The declared artifacts as text, or why they cannot be graded; anything else is ignored."""
+    found: dict[str, str] = {}
+    for path in task.artifacts:
+        data = files.get(path)
+        if data is None:
+            return f"{path}: missing"
+        if len(data) > MAX_ARTIFACT:
+            return f"{path}: larger than {MAX_ARTIFACT} bytes"
+        try:
+            found[path] = data.decode()
+        except UnicodeDecodeError:
+            return f"{path}: not UTF-8"
+    return found
+
+
+def _first_failure(results: Sequence[CheckResult]) -> str:
+    failed = [result for result in results if not result.passed]
+    return f"{failed[0].id}: {failed[0].got}" if failed else ""
+
+
+def _why(ended: ExecResult) -> str:
+    if ended.timed_out:
+        return "timed out"
+    text = ended.stderr.decode(errors="replace").strip().splitlines()
+    return text[-1] if text else f"exit code {ended.exit_code}, signal {ended.signal}"
+
+
+# --- what is sent --------------------------------------------------------------------------------
+
+
+def _request(jobs: Sequence[CheckJob], check_s: float) -> bytes:
+    """Boot frame (code and candidates), then the tests, which candidates must not inherit."""
+    planned: list[dict[str, object]] = []
+    secrets: list[bytes] = []
+    offset = 0
+    for job in jobs:
+        secret = _secret(job)
+        planned.append(_planned(job, (offset, len(secret))))
+        secrets.append(secret)
+        offset += len(secret)
+    units = any(isinstance(check, UnitCheck) for job in jobs for check in job.checks)
+    preload = (["unittest"] if units else []) + (_PRELOAD if len(jobs) >= _PRELOAD_FROM else [])
+    plan = {
+        "jobs": planned,
+        "secret": offset,
+        "check_s": check_s,
+        "memory": _MEMORY,
+        # A share each, so that one candidate cannot use up what the report may hold.
+        "room": min(1 << 20, REPORT_BYTES * 3 // 4 // len(jobs)),
+        "preload": preload,
+    }
+    # Version 2 of marshal is read by every Python 3; the code inside only by our own version.
+    boot = marshal.dumps((importlib.util.MAGIC_NUMBER, _modules(offset > 0), plan), 2)
+    return b"".join([len(boot).to_bytes(4, "big"), boot, *secrets])
+
+
+def _planned(job: CheckJob, secret: tuple[int, int]) -> dict[str, object]:
+    for path in job.files:
+        if any(part in ("", ".", "..") for part in path.split("/")):
+            raise UserError(f"{path!r} is not a plain relative path")
+    calls = [
+        (index, check.module, check.function, _arguments(check))
+        for index, check in enumerate(job.checks)
+        if isinstance(check, CallCheck)
+    ]
+    tests = [i for i, check in enumerate(job.checks) if not isinstance(check, CallCheck)]
+    return {"files": dict(job.files), "calls": calls, "tests": tests, "secret": secret}
+
+
+def _secret(job: CheckJob) -> bytes:
+    numbered = list(enumerate(job.checks))
+    scripts = [
+        (i, c.module, tuple(c.names), c.code) for i, c in numbered if isinstance(c, ScriptCheck)
+    ]
+    units = [(i, c.id) for i, c in numbered if isinstance(c, UnitCheck)]
+    if not scripts and not units:
+        return b""
+    return encode({"scripts": scripts, "units": units, "files": dict(job.test_files)})
+
+
+@cache
+def _modules(tests: bool) -> list[tuple[str, bytes, str]]:
+    found: list[tuple[str, bytes, str]] = []
+    for name in _TEST_MODULES if tests else _CALL_MODULES:
+        text = (files(_PACKAGE) / f"{name}.py").read_text()
+        code = compile(text, f"<{name}>", "exec", dont_inherit=True)
+        found.append((f"{_PACKAGE}.{name}", marshal.dumps(code), text))
+    return found
+
+
+def _arguments(check: CallCheck) -> bytes:
+    value, data = _literal(check.args)
+    if not isinstance(value, tuple):
+        raise UserError(f"check {check.id}: args must be the text of a tuple, not {check.args!r}")
+    return data
+
+
+@lru_cache(maxsize=1 << 14)
+def _literal(text: str) -> tuple[object, bytes]:
+    """The value of a literal of our own task data (never change it), and its encoding."""
+    try:
+        value = literal_eval(text)
+        return value, encode(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise UserError(f"not a Python literal: {text[:60]!r}: {error}") from error
+
+
+# --- what comes back -----------------------------------------------------------------------------
+
+
+def _answers(report: bytes) -> dict[tuple[int, int], tuple[bytes, bytes]]:
+    """``(job, check)`` to ``(kind, data)``; the first answer counts, a torn end is dropped."""
+    found: dict[tuple[int, int], tuple[bytes, bytes]] = {}
+    at = 0
+    while at + 13 <= len(report):
+        job, size, check = (int.from_bytes(report[at + k : at + k + 4], "big") for k in (0, 4, 8))
+        if at + 13 + size > len(report):
+            break
+        data = report[at + 13 : at + 13 + size]
+        found.setdefault((job, check), (report[at + 12 : at + 13], data))
+        at += 13 + size
+    return found
+
+
+def _judge(check: Check, answer: tuple[bytes, bytes] | None, missing: str) -> CheckResult:
+    if answer is None:
+        return CheckResult(id=check.id, passed=False, got=missing)
+    kind, data = answer
+    if kind in (ERROR, TIMEOUT, FAILED):
+        return CheckResult(id=check.id, passed=False, got=data.decode(errors="replace")[:200])
+    if isinstance(check, CallCheck):
+        return _judge_value(check, data if kind == VALUE else b"")
+    return CheckResult(id=check.id, passed=kind == PASSED)
+
+
+def _judge_value(check: CallCheck, data: bytes) -> CheckResult:
+    expected, encoded = _literal(check.expected)
+    # Far larger than expected cannot be right, and decoding hostile sets takes quadratic time.
+    if len(data) > 4 * len(encoded) + 4096:
+        return CheckResult(id=check.id, passed=False, got="value too large")
+    try:
+        got = decode(data)
+    except ValueError as error:
+        return CheckResult(id=check.id, passed=False, got=str(error))
+    return CheckResult(id=check.id, passed=same(expected, got), got=shown(got))

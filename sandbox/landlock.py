@@ -1,0 +1,90 @@
+"""Boxes without namespaces: Landlock for files, seccomp for the network, a subreaper for the rest.
+
+For machines where user namespaces are forbidden (most containers). Inside such a box ``socket()``
+is refused, /proc is hidden, and chmod, chown and utime succeed without doing anything.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from importlib.resources import files
+from pathlib import Path
+
+from palestra.rl.errors import SandboxError
+from palestra.rl.types import Sandbox
+from palestra.sandbox import seccomp, workspace
+from palestra.sandbox.limits import Cgroup, Limits, cgroup_guarantees
+from palestra.sandbox.local import PYTHON, SEARCH_PATH, LocalBox, opened
+from palestra.sandbox.process import Command
+
+_READ_ONLY = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives"]
+_READ_ONLY += ["/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime"]
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_CREATE_RULESET = 444
+
+
+class Landlock:
+    """Opens boxes confined by Landlock and seccomp; raises ``SandboxError`` where either is absent.
+
+    Signals to outside processes are blocked from Landlock ABI 6 (Linux 6.12); on older kernels a
+    box could kill its own supervisor, so ``kill_tree`` is not among the guarantees there.
+    """
+
+    name = "landlock"
+
+    def __init__(self, *, root: Path | None = None, limits: Limits | None = None) -> None:
+        self._root = root or workspace.default_root()
+        self._limits = limits or Limits()
+        version = _abi()
+        if version < 1 or not seccomp.available():
+            raise SandboxError("Landlock or seccomp is not available")
+        self._filter = seccomp.build(deny_sockets=True, fake_metadata=True).hex()
+        self._launcher = (files("palestra.sandbox") / "landlock_launcher.py").read_text()
+        self.guarantees = frozenset(
+            {"fs", "no_net", "no_new_privs", "seccomp"}
+            | ({"kill_tree", "signals"} if version >= 6 else set())
+            | cgroup_guarantees()
+        )
+
+    def open(self) -> AbstractAsyncContextManager[Sandbox]:
+        """A fresh box; raises ``SandboxError`` when it cannot be made."""
+        return opened(self._root, self._limits, self._build)
+
+    def _build(self, folder: Path, cgroup: Cgroup) -> LocalBox:
+        private = folder / ".tmp"
+        private.mkdir()
+        base = {"PATH": SEARCH_PATH, "HOME": str(folder), "LANG": "C.UTF-8", "TMPDIR": str(private)}
+
+        def wrap(argv: Sequence[str], env: Mapping[str, str], status: int) -> Command:
+            config = {
+                "status": status,
+                "folder": str(folder),
+                "memory": self._limits.memory,
+                "filter": self._filter,
+                "read_only": [*_READ_ONLY, str(PYTHON)],
+                "read_write": [str(folder), *_DEVICES],
+                "env": {**base, **env},
+            }
+            launch = [str(PYTHON / "bin" / "python3"), "-I", "-S", "-c", self._launcher]
+            return Command(argv=[*launch, json.dumps(config), *argv], cwd=folder, fds=(status,))
+
+        box = LocalBox(folder, wrap, cgroup=cgroup, limits=self._limits)
+        box.stop = _terminate
+        return box
+
+
+def _terminate(pid: int) -> None:
+    """Ask the supervisor to end everything below it."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+
+
+def _abi() -> int:
+    """Version of Landlock here; negative if the kernel has none or does not allow it."""
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    return int(call(_CREATE_RULESET, None, ctypes.c_size_t(0), 1))

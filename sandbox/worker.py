@@ -1,0 +1,372 @@
+"""The supervisor inside the box: forks a candidate per job and reports what it answered.
+
+Sent as text and run by whatever Python the box has: standard library only, and few imports, since
+their start-up is paid on every grade. Only this process holds the report descriptor. A candidate
+is forked before any test is a Python object here, and never inherits the memory tests lie in.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import sys
+import time
+
+from palestra.sandbox.codec import decode, encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn, TypedDict
+
+    class Job(TypedDict):
+        """One candidate: its files, ``(index, module, function, arguments)`` and its tests."""
+
+        files: dict[str, str]
+        calls: list[tuple[int, str, str, bytes]]
+        tests: list[int]
+        secret: tuple[int, int]
+
+    class Plan(TypedDict):
+        """What the host asks for; tests follow on standard input as ``secret`` bytes."""
+
+        jobs: list[Job]
+        secret: int
+        check_s: float
+        memory: int
+        room: int
+        preload: list[str]
+
+
+HELLO = b"palestra 1"
+VALUE, ERROR, PASSED, FAILED, TIMEOUT = b"v", b"e", b"p", b"f", b"t"
+
+_HEADER = 9
+_MAX_RESTARTS = 20
+# A busy check is stopped after one limit of processor time, a sleeping one after this many of wall
+# time; a job that hung for one limit in all is not continued.
+_WALL_LIMITS = 1.5
+_HUNG_LIMITS = 0.99
+
+
+def main(plan: Plan) -> None:
+    """Run every job of the plan; returns when all is reported."""
+    report = int(os.environ.pop("PALESTRA_REPORT_FD"))
+    secret = Secret(plan["secret"])
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    for name in plan["preload"]:
+        __import__(name)
+    write(report, HELLO)
+    for number in range(len(plan["jobs"])):
+        Supervisor(plan, number, secret, report).run()
+
+
+def write(fd: int, data: bytes) -> None:
+    """Write all of ``data``."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def frame(index: int, kind: bytes, data: bytes) -> bytes:
+    """One answer to the check ``index``."""
+    return len(data).to_bytes(4, "big") + index.to_bytes(4, "big") + kind + data
+
+
+def describe(error: BaseException) -> bytes:
+    """``ErrorName: message``, cut at 200 bytes; the message is code of the candidate."""
+    name = type.__getattribute__(type(error), "__name__")
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - the candidate may raise anything
+        text = "?"
+    return f"{name}: {text}".encode(errors="replace")[:200]
+
+
+class Secret:
+    """Test code from standard input, in memory that a fork does not inherit unless asked to."""
+
+    def __init__(self, size: int) -> None:
+        if not size:
+            return
+        import ctypes
+        import mmap
+
+        self._mmap = mmap
+        self._map = mmap.mmap(-1, size)
+        self._map.madvise(mmap.MADV_DONTFORK)
+        view, at = memoryview(self._map), 0
+        while at < size:
+            count = os.readv(0, [view[at : at + (1 << 20)]])
+            if not count:
+                raise EOFError("tests cut short")
+            at += count
+        # PR_SET_DUMPABLE: the candidate runs as our user, and must not open /proc/<us>/fd or mem.
+        if ctypes.CDLL(None).prctl(4, 0, 0, 0, 0) != 0:
+            raise OSError("cannot hide from the candidate")
+
+    def fork(self) -> int:
+        """``os.fork`` whose child can read the tests."""
+        self._map.madvise(self._mmap.MADV_DOFORK)
+        pid = os.fork()
+        if pid:
+            self._map.madvise(self._mmap.MADV_DONTFORK)
+        return pid
+
+    def read(self, offset: int, size: int) -> object:
+        """The tests of one job; only in a child of ``fork``."""
+        return decode(self._map[offset : offset + size])
+
+
+class Supervisor:
+    """Runs one job, starting afresh after a check that hung or ended its process."""
+
+    def __init__(self, plan: Plan, number: int, secret: Secret, report: int) -> None:
+        self._plan = plan
+        self._job = plan["jobs"][number]
+        self._number = number
+        self._secret = secret
+        self._report = report
+        self._room = plan["room"]
+        self._hung = 0.0
+
+    def run(self) -> None:
+        """Report every check of the job, unless this process is killed."""
+        calls = [call[0] for call in self._job["calls"]]
+        self._supervise(calls, self._start_calls, VALUE + ERROR)
+        self._supervise(list(self._job["tests"]), self._start_tests, PASSED + FAILED)
+
+    def _supervise(
+        self,
+        pending: list[int],
+        start: Callable[[list[int]], tuple[list[int], int]],
+        kinds: bytes,
+    ) -> None:
+        for _ in range(_MAX_RESTARTS):
+            if not pending or self._hung >= _HUNG_LIMITS * self._plan["check_s"]:
+                break
+            try:
+                children, fd = start(pending)
+            except OSError as error:
+                self._emit(pending.pop(0), ERROR, describe(error))
+                continue
+            watch = Watch(fd, children, pending, kinds, self._plan["check_s"])
+            kind, text = watch.run(self._emit)
+            for child in children:
+                end(child)
+            os.close(fd)
+            if kind == TIMEOUT:
+                self._hung += watch.spent
+            if pending:
+                self._emit(pending.pop(0), kind, text)
+        for index in pending:
+            self._emit(index, TIMEOUT, b"not run: an earlier check used up the time")
+
+    def _emit(self, index: int, kind: bytes, data: bytes) -> None:
+        if len(data) > self._room:
+            kind, data = ERROR if kind == VALUE else kind, b"value too large"[: self._room]
+        self._room -= len(data)
+        write(self._report, self._number.to_bytes(4, "big") + frame(index, kind, data))
+
+    def _start_calls(self, pending: list[int]) -> tuple[list[int], int]:
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            leave(lambda: self._candidate([writer], lambda: self._answer(pending, writer)))
+        os.close(writer)
+        return [pid], reader
+
+    def _start_tests(self, pending: list[int]) -> tuple[list[int], int]:
+        to_candidate, to_tester, results = os.pipe(), os.pipe(), os.pipe()
+        candidate = os.fork()
+        if candidate == 0:
+            ends = [to_candidate[0], to_tester[1]]
+            leave(lambda: self._candidate(ends, lambda: serve(*ends)))
+        tester = -1
+        try:
+            tester = self._secret.fork()
+        finally:
+            if tester == -1:
+                end(candidate)
+        if tester == 0:
+            keep_only([to_tester[0], to_candidate[1], results[1]])
+            leave(lambda: self._test(pending, to_tester[0], to_candidate[1], results[1]))
+        for fd in (*to_candidate, *to_tester, results[1]):
+            os.close(fd)
+        return [tester, candidate], results[0]
+
+    def _candidate(self, fds: list[int], then: Callable[[], None]) -> None:
+        os.setpgid(0, 0)
+        keep_only(fds)
+        limit(self._plan["memory"])
+        folder = f"{os.environ.get('TMPDIR', '/tmp')}/job-{self._number}-{os.getpid()}"
+        lay_out(folder, self._job["files"])
+        os.chdir(folder)
+        sys.path.insert(0, folder)
+        sys.dont_write_bytecode = True
+        sys.modules["__main__"] = type(sys)("__main__")
+        for path in self._job["files"]:
+            sys.modules.pop(path.split("/")[0].removesuffix(".py"), None)
+        then()
+
+    def _answer(self, pending: list[int], writer: int) -> None:
+        for index, module, function, arguments in self._job["calls"]:
+            if index not in pending:
+                continue
+            try:
+                target: object = load(module)
+                for name in function.split("."):
+                    target = getattr(target, name)
+                value = target(*decode(arguments))  # type: ignore[misc, operator]
+                kind, data = VALUE, encode(value)
+            except BaseException as error:  # noqa: BLE001 - the candidate may raise anything
+                kind, data = ERROR, describe(error)
+            write(writer, frame(index, kind, data))
+
+    def _test(self, pending: list[int], reader: int, writer: int, results: int) -> None:
+        from palestra.sandbox.tester import Tester
+
+        os.setpgid(0, 0)
+        limit(self._plan["memory"])
+        secret = self._secret.read(*self._job["secret"])
+
+        def emit(index: int, passed: bool, text: bytes) -> None:
+            write(results, frame(index, PASSED if passed else FAILED, text))
+
+        Tester(secret, self._job["files"], reader, writer, emit).run(pending)
+
+
+class Watch:
+    """Reads the answers of one child until all came, one hangs, or the child ends."""
+
+    def __init__(
+        self, fd: int, children: list[int], pending: list[int], kinds: bytes, check_s: float
+    ) -> None:
+        self._fd = fd
+        self._children = children
+        self._pending = pending
+        self._kinds = kinds
+        self._check_s = check_s
+        self._buffer = bytearray()
+        self._mark()
+
+    def run(self, emit: Callable[[int, bytes, bytes], None]) -> tuple[bytes, bytes]:
+        """What to say of the first check that is left, if any is."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        exited = os.pidfd_open(self._children[0])
+        poll.register(exited, select.POLLIN)
+        try:
+            while self._pending:
+                ready = [fd for fd, _ in poll.poll(max(20.0, self._left() * 1000))]
+                data = os.read(self._fd, 1 << 16) if self._fd in ready else b""
+                if ready and not data:
+                    return ERROR, b"the process ended"
+                if not ready and self._left() <= 0:
+                    return TIMEOUT, f"no answer after {self.spent:.1f} s".encode()
+                self._buffer += data
+                if not self._take(emit):
+                    return ERROR, b"malformed answer"
+        finally:
+            os.close(exited)
+        return ERROR, b""
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the last answer, by the clock."""
+        return time.monotonic() - self._since
+
+    def _take(self, emit: Callable[[int, bytes, bytes], None]) -> bool:
+        while len(self._buffer) >= _HEADER:
+            size = int.from_bytes(self._buffer[:4], "big")
+            index = int.from_bytes(self._buffer[4:8], "big")
+            kind = bytes(self._buffer[8:_HEADER])
+            if index not in self._pending or kind not in self._kinds or size > 1 << 24:
+                return False
+            if len(self._buffer) < _HEADER + size:
+                return True
+            emit(index, kind, bytes(self._buffer[_HEADER : _HEADER + size]))
+            self._pending.remove(index)
+            del self._buffer[: _HEADER + size]
+            self._mark()
+        return True
+
+    def _mark(self) -> None:
+        self._since = time.monotonic()
+        self._cpu = self._used()
+
+    def _used(self) -> float:
+        total = 0.0
+        for pid in self._children:
+            try:
+                # The processor-time clock of another process, as clock_getcpuclockid(3) forms it.
+                total += time.clock_gettime((~pid << 3) | 2)
+            except OSError:
+                continue
+        return total
+
+    def _left(self) -> float:
+        busy = self._check_s - (self._used() - self._cpu)
+        return min(busy, self._since + _WALL_LIMITS * self._check_s - time.monotonic())
+
+
+def serve(reader: int, writer: int) -> None:
+    """Be the candidate side of remote calls until the tester is gone."""
+    from palestra.sandbox.peer import Peer
+
+    Peer(reader, writer, trusted=False).serve_forever()
+
+
+def leave(work: Callable[[], None]) -> NoReturn:
+    """Do ``work`` as a forked child and end without running anything of the parent's."""
+    try:
+        work()
+    finally:
+        os._exit(70)
+
+
+def end(pid: int) -> None:
+    """Kill a child and its process group, and reap it."""
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, 9)
+        except OSError:
+            continue
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        return
+
+
+def keep_only(fds: list[int]) -> None:
+    """Close every descriptor above 2 but these."""
+    low = 3
+    for fd in [*sorted(fds), 4096]:
+        os.closerange(low, fd)
+        low = fd + 1
+
+
+def limit(memory: int) -> None:
+    """Bound address space (bytes), file size and core dumps for good."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 20, 64 << 20))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def lay_out(folder: str, files: dict[str, str]) -> None:
+    """Write the candidate's files."""
+    os.mkdir(folder)  # noqa: PTH102
+    for path, text in files.items():
+        full = f"{folder}/{path}"
+        os.makedirs(os.path.dirname(full), exist_ok=True)  # noqa: PTH103, PTH120
+        with open(full, "wb") as file:  # noqa: PTH123
+            file.write(text.encode("utf-8", "surrogatepass"))
+
+
+def load(name: str) -> object:
+    """The module ``name``, imported."""
+    __import__(name)
+    return sys.modules[name]

@@ -1,0 +1,78 @@
+"""Fixtures that any test may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import pytest
+
+from palestra.rl.types import (
+    Message,
+    Outcome,
+    Reward,
+    Stop,
+    ToolCall,
+    Trajectory,
+    Turn,
+    Verdict,
+)
+
+MakeTurn: TypeAlias = Callable[..., Turn]
+MakeTrajectory: TypeAlias = Callable[..., Trajectory]
+
+
+@pytest.fixture
+def make_turn() -> MakeTurn:
+    """Makes turns of three tokens with one call."""
+    return turn
+
+
+@pytest.fixture
+def make_trajectory() -> MakeTrajectory:
+    """Makes episodes that solved their task for a reward of 1; without a reward, broken ones."""
+    return trajectory
+
+
+def turn(reply: str = "I look.", *, observation: str = "ok", error: str = "") -> Turn:
+    """A turn of three tokens with one call."""
+    call = ToolCall(name="replace", arguments={"line": "3", "text": "    return x"})
+    return Turn(
+        context_ids=(1, 2),
+        token_ids=(3, 4, 5),
+        logprobs=(-0.1, -0.2, -0.3),
+        version=0,
+        message=Message(role="assistant", content=reply, calls=(call,)),
+        observation=observation,
+        error=error,
+    )
+
+
+def trajectory(
+    name: str = "a",
+    *,
+    group: str = "g",
+    step: int = 1,
+    reward: float | None = 1.0,
+    stop: Stop = Stop.SUBMITTED,
+    turns: tuple[Turn, ...] | None = None,
+    reason: str = "",
+) -> Trajectory:
+    """An episode that solved its task for a reward of 1; without a reward, one that we broke."""
+    outcome = Outcome.INFRA_FAILURE if reward is None else Outcome.GRADED
+    solved = reward == 1.0
+    return Trajectory(
+        id=name,
+        group_id=group,
+        task_id=f"task-{group}",
+        step=step,
+        prompt=(Message(role="user", content="Fix it."),),
+        turns=(turn(),) if turns is None else turns,
+        stop=stop,
+        outcome=outcome,
+        temperature=1.0,
+        reward=None if reward is None else Reward(total=reward, parts={"tests_pass": reward}),
+        verdict=Verdict(outcome=outcome, passed={"c#0": True, "c#1": solved}),
+        reason=reason,
+        seconds={"generate": 0.5},
+    )

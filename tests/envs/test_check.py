@@ -1,0 +1,132 @@
+"""Checking tasks and scoring given solutions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from palestra.envs.check import check_tasks
+from palestra.envs.records import humaneval_task, mbpp_task
+from palestra.envs.rows import BadRow
+from palestra.envs.score_rows import score_rows
+from palestra.envs.taskset import Skipped, TaskSet
+from palestra.rewards import registry
+from palestra.rewards.score import Weighted
+from palestra.rl.errors import GraderError
+from palestra.rl.types import Json, Outcome, Task, Verdict
+
+AREA = mbpp_task(
+    {
+        "task_id": 2,
+        "text": "Write area.",
+        "code": "def area(r):\r\n    return r * r\r\n",
+        "test_list": ["assert area(2) == 4", "assert area(3) == 9"],
+    }
+)
+HALF = humaneval_task(
+    {
+        "task_id": "HumanEval/0",
+        "prompt": 'import math\n\n\ndef half(x):\n    """Half of x."""\n',
+        "entry_point": "half",
+        "canonical_solution": "    return math.floor(x / 2)\n",
+        "test": "def check(candidate):\n    assert candidate(4) == 2\n",
+    }
+)
+TASKS = TaskSet(source="test", env="palestra/Complete-v0", tasks=(AREA, HALF))
+REWARDS = {"tests_pass": Weighted(reward=registry.find("tests_pass"))}
+
+
+def test_sound_tasks(world: Any) -> None:
+    skipped = (Skipped(id="row 3", reason="field code: missing"),)
+    report = asyncio.run(check_tasks(replace(TASKS, skipped=skipped), world.grade))
+    assert report.sound
+    row = report.to_json()
+    assert row.pop("wall_s")
+    assert row == {
+        "source": "test",
+        "tasks": 2,
+        "reference_pass": 2,
+        "noop_pass": 0,
+        "flaky": 0,
+        "red_team": {},
+        "invalid": [],
+        "skipped": [{"id": "row 3", "reason": "field code: missing"}],
+    }
+
+
+def test_every_problem_is_named(world: Any) -> None:
+    count = 0
+
+    async def odd(task: Task, files: Mapping[str, bytes]) -> Verdict:
+        nonlocal count
+        count += 1
+        return Verdict(outcome=Outcome.GRADED, passed={"a": count % 2 == 0})
+
+    wrong = replace(AREA, id="wrong", reference=AREA.files)
+    free = replace(AREA, id="free", files=AREA.reference)
+    report = asyncio.run(check_tasks(replace(TASKS, tasks=(wrong, free)), world.grade))
+    assert [task.problem for task in report.tasks] == [
+        "the reference fails: check MBPP/2#0",
+        "doing nothing passes",
+    ]
+    flaky = asyncio.run(check_tasks(replace(TASKS, tasks=(AREA,)), odd, repeats=2))
+    assert "repeats of the same grading differ" in flaky.tasks[0].problem
+    cheat = {"copy": lambda task: {"solution.py": task.reference["solution.py"].encode()}}
+    fooled = asyncio.run(check_tasks(TASKS, world.grade, attacks=cheat))
+    assert not fooled.sound and fooled.to_json()["red_team"] == {"copy": 2}
+
+
+def test_our_faults_are_not_verdicts() -> None:
+    async def broken(task: Task, files: Mapping[str, bytes]) -> Verdict:
+        return Verdict(outcome=Outcome.INFRA_FAILURE, reason="no box")
+
+    with pytest.raises(GraderError, match="no box"):
+        asyncio.run(check_tasks(TASKS, broken))
+    [row] = scored([{"task_id": "MBPP/2", "completion": ""}], broken)
+    assert row["outcome"] == "infra_failure" and row["reward"] is None
+
+
+def scored(rows: list[Json | BadRow], grader: Any) -> list[dict[str, Json]]:
+    async def run() -> list[dict[str, Json]]:
+        return [row async for row in score_rows(TASKS, enumerate(rows, 1), grader, REWARDS)]
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("name", "completion", "reward"),
+    [
+        ("HumanEval/0", "    return math.floor(x / 2)\n", 1.0),
+        ("HumanEval/0", "    return x\n", 0.0),
+        ("HumanEval/0", "def half(x):\n    return math.floor(x / 2)\n", 1.0),
+        ("HumanEval/0", "nonsense(", 0.0),
+        ("MBPP/2", "def area(r):\n    return r ** 2\n", 1.0),
+        ("MBPP/2", "area = lambda r: r * 3\n", 0.0),
+    ],
+)
+def test_completions(world: Any, name: str, completion: str, reward: float) -> None:
+    [row] = scored([{"task_id": name, "completion": completion}], world.grade)
+    assert (row["task_id"], row["outcome"], row["reward"]) == (name, "graded", reward)
+    assert row["parts"] == {"tests_pass": reward}
+
+
+def test_bad_rows_are_named(world: Any) -> None:
+    rows: list[Json | BadRow] = [
+        {"task_id": "nope", "completion": ""},
+        {"task_id": "MBPP/2"},
+        {"task_id": "MBPP/2", "files": {"../x": ""}},
+        BadRow("not JSON: here"),
+        {"task_id": "MBPP/2", "files": {"solution.py": "def area(r):\n    return r * r\n"}},
+    ]
+    found = scored(rows, world.grade)
+    assert [row["reason"] for row in found[:4]] == [
+        "row 1: field task_id: no task 'nope' in this source",
+        "row 2: needs exactly one of the fields completion and files",
+        "row 3: field files: '../x' is none of solution.py",
+        "row 4: not JSON: here",
+    ]
+    assert {row["reward"] for row in found[:4]} == {0.0} and found[4]["reward"] == 1.0

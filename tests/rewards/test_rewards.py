@@ -1,0 +1,95 @@
+"""Rewards: hand-computed values, and faults that never become numbers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from palestra.envs.registry import describe as describe_envs
+from palestra.envs.registry import find as find_env
+from palestra.rewards import registry
+from palestra.rewards.budget import submitted
+from palestra.rewards.format import well_formed
+from palestra.rewards.score import RewardError, Weighted, score
+from palestra.rl.errors import GraderError, InfraError, UserError
+from palestra.rl.types import Message, Outcome, Sandbox, Stop, Trajectory, Turn, Verdict
+
+# Imported by name they would be taken for tests.
+solved, fraction = (registry.find(name) for name in ("tests_pass", "tests_fraction"))
+
+
+def turn(error: str = "") -> Turn:
+    message = Message(role="assistant", content="")
+    return Turn(context_ids=(), token_ids=(), logprobs=(), version=0, message=message, error=error)
+
+
+def episode(verdict: Verdict | None, *turns: Turn, stop: Stop = Stop.SUBMITTED) -> Trajectory:
+    return Trajectory(
+        id="t",
+        group_id="g",
+        task_id="task",
+        step=0,
+        prompt=(),
+        turns=turns,
+        stop=stop,
+        outcome=Outcome.GRADED,
+        temperature=1.0,
+        verdict=verdict,
+    )
+
+
+def graded(**passed: bool) -> Verdict:
+    return Verdict(outcome=Outcome.GRADED, passed=passed)
+
+
+def test_values() -> None:
+    half = episode(graded(a=True, b=False), turn(), turn("bad"), turn(), turn())
+    assert asyncio.run(solved(half, None)) == 0.0
+    assert asyncio.run(fraction(half, None)) == 0.5
+    assert asyncio.run(well_formed(half, None)) == 0.75
+    assert asyncio.run(solved(episode(graded(a=True)), None)) == 1.0
+    assert asyncio.run(solved(episode(graded()), None)) == 0.0
+    assert asyncio.run(submitted(episode(None, stop=Stop.MAX_TURNS), None)) == 0.0
+    failed = Verdict(outcome=Outcome.AGENT_FAILURE, passed={"a": True})
+    assert asyncio.run(fraction(episode(failed), None)) == 0.0
+
+
+def test_the_total_is_the_weighted_sum_of_the_parts() -> None:
+    rewards = {
+        "tests_fraction": Weighted(reward=fraction, weight=2.0),
+        "well_formed": Weighted(reward=well_formed, weight=-0.5),
+    }
+    reward = asyncio.run(score(episode(graded(a=True, b=False), turn()), None, rewards))
+    assert reward.parts == {"tests_fraction": 0.5, "well_formed": 1.0}
+    assert reward.total == 0.5
+
+
+@pytest.mark.parametrize("verdict", [None, Verdict(outcome=Outcome.INFRA_FAILURE, reason="no box")])
+def test_no_verdict_is_no_reward(verdict: Verdict | None) -> None:
+    with pytest.raises(GraderError, match="has no verdict"):
+        asyncio.run(score(episode(verdict), None, {"x": Weighted(reward=solved)}))
+
+
+def test_an_exception_or_nan_is_an_infra_error() -> None:
+    async def broken(trajectory: Trajectory, box: Sandbox | None) -> float:
+        raise ZeroDivisionError("oops")
+
+    async def nan(trajectory: Trajectory, box: Sandbox | None) -> float:
+        return float("nan")
+
+    for function, said in ((broken, "reward x: ZeroDivisionError: oops"), (nan, "nan is not")):
+        with pytest.raises(RewardError, match=said) as caught:
+            asyncio.run(score(episode(graded()), None, {"x": Weighted(reward=function)}))
+        assert isinstance(caught.value, InfraError)
+
+
+def test_registries() -> None:
+    rows = {row.name: row for row in registry.describe()}
+    assert rows["tests_pass"].origin == "palestra" and rows["tests_pass"].summary
+    assert registry.find("tests_pass") is solved
+    with pytest.raises(UserError, match="no reward 'x'; there are: tests_pass"):
+        registry.find("x")
+    assert {"palestra/Repair-v0", "palestra/Complete-v0"} <= {row.name for row in describe_envs()}
+    with pytest.raises(UserError, match="no environment 'x'"):
+        find_env("x")

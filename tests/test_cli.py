@@ -1,0 +1,195 @@
+"""The command line: what is offered, how wrong use is answered, and what is not imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from palestra.deploy.cli import COMMANDS, LATER, build_parser, main
+
+HEAVY = ("torch", "ray", "vllm", "pydantic", "rich", "numpy", "transformers", "gymnasium")
+
+LAZY = f"""
+import sys
+from palestra.deploy.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    assert end.code == 0, end.code
+heavy = [name for name in {HEAVY!r} if name in sys.modules]
+assert not heavy, heavy
+"""
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None:
+    monkeypatch.chdir(pytestconfig.rootpath)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["--version"], ["plan", "--help"]]
+)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LAZY, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_help_lists_every_command() -> None:
+    text = " ".join(build_parser().format_help().split())
+    for command in (*COMMANDS, *LATER):
+        assert f" {command} " in text
+    assert text.count("(not in this version)") == len(LATER)
+
+
+@pytest.mark.parametrize("command", LATER)
+def test_later_commands_say_so(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "anything", "--at", "all"]) == 2
+    assert _one_line(capsys) == f"palestra: {command}: not in this version"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "give a command"),
+        (["trian"], "no command trian; did you mean train?"),
+        (["xyzzy"], "see palestra --help"),
+        (["train"], "required: RECIPE"),
+        (["train", "none.toml"], "none.toml: there is no such recipe"),
+        (["train", "recipes/tiny.toml", "--set", "rl.stepz=1"], "did you mean rl.steps?"),
+        (["train", "recipes/tiny.toml", "--set", "logger=['wandb']"], "unknown logger 'wandb'"),
+        (["train", "recipes/tiny.toml", "--set", "name=../x"], "not a folder name"),
+        (["train", "recipes/tiny.toml", "--run", "a", "--resume", "b"], "name two folders"),
+        (["train", "recipes/tiny.toml", "--fast"], "unrecognized arguments: --fast"),
+        (["config", "recipes/tiny.toml", "--set", "rl.steps=many"], "valid integer"),
+        (["config", "pyproject.toml"], "unknown key"),
+        (["eval", "none", "--tasks", "repair:"], "none: not a Hugging Face checkpoint"),
+        (["eval", "none"], "required: --tasks"),
+        (["eval", "none", "--tasks", "repair:", "-n", "0"], "'0' is not a whole number"),
+        (["tasks"], "required: check|show"),
+        (["tasks", "check"], "required: SOURCE"),
+        (["tasks", "check", "repair:", "--limit", "x"], "'x' is not a whole number"),
+        (["tasks", "check", "nonsense:x"], "unknown task source"),
+        (["score", "repair:", "--solutions", "none.jsonl"], "there is no such file"),
+        (["show", "none"], "there is no run here"),
+        (["show", "none", "--step", "x"], "invalid int value"),
+        (["doctor", "me"], "unrecognized arguments: me"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    line = _one_line(capsys)
+    assert line.startswith("palestra: ") and says in line
+
+
+def _one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert found.err.count("\n") == 1 and "Traceback" not in found.err
+    return found.err.strip()
+
+
+def test_config_in_three_forms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["config", "recipes/tiny.toml", "--set", "rl.steps=3"]
+    assert main(arguments) == 0
+    assert "--set" in capsys.readouterr().out
+    assert main([*arguments, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows["rl.steps"] == {"value": 3, "source": "--set"}
+    assert main([*arguments, "--toml"]) == 0
+    (tmp_path / "again.toml").write_text(capsys.readouterr().out)
+    assert main(["config", str(tmp_path / "again.toml"), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert {k: v["value"] for k, v in again.items()} == {k: v["value"] for k, v in rows.items()}
+
+
+@pytest.mark.parametrize("command", ["envs", "rewards"])
+def test_registries(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--json"]) == 0
+    assert "palestra" in {row["origin"] for row in json.loads(capsys.readouterr().out)}
+    assert main([command]) == 0
+    assert capsys.readouterr().out.startswith("name")
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("PALESTRA_CACHE", str(tmp_path / "cache"))
+    rows = [
+        {
+            "task_id": f"Add/{number}",
+            "prompt": f"def add{number}(a, b):\n",
+            "canonical_solution": f"    return {body}\n",
+            "test": "def check(f):\n    assert f(1, 2) == 3\n",
+            "entry_point": f"add{number}",
+        }
+        for number, body in enumerate(("a + b", "a - b"))
+    ]
+    path = tmp_path / "add.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"humaneval:{path}"
+
+
+def test_tasks_check_and_show(source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks", "check", source, "--limit", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reference_pass"] == 1
+    assert main(["tasks", "check", source, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["tasks"], found["reference_pass"], found["noop_pass"]) == (2, 1, 0)
+    assert [row["id"] for row in found["invalid"]] == ["Add/1"]
+    assert main(["tasks", "check", source]) == 1
+    assert "Add/1: the reference fails" in capsys.readouterr().out
+    assert main(["tasks", "show", source, "--json"]) == 0
+    assert [row["id"] for row in json.loads(capsys.readouterr().out)["tasks"]] == ["Add/0", "Add/1"]
+    assert main(["tasks", "show", source, "Add/1"]) == 0
+    assert "return a - b" in capsys.readouterr().out
+    assert main(["tasks", "show", source, "Add/"]) == 2
+    assert "more than one task" in _one_line(capsys)
+
+
+def test_score(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    solutions = tmp_path / "solutions.jsonl"
+    bodies = ("    return a + b\n", "    return 0\n")
+    rows = [{"task_id": f"Add/{number}", "completion": body} for number, body in enumerate(bodies)]
+    solutions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["score", source, "--solutions", str(solutions), "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["outcome"], row["reward"]) for row in found] == [("graded", 1.0), ("graded", 0.0)]
+    assert set(found[0]) == {"task_id", "outcome", "reward", "parts", "reason"}
+    assert main(["score", source, "--solutions", str(solutions)]) == 0
+    assert "2 solutions: 2 graded; mean reward 0.500" in capsys.readouterr().out
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["doctor", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert code == (0 if found["ok"] else 1)
+    assert {"python", "torch", "ray", "vllm", "sandbox", "disk"} <= {
+        finding["name"] for finding in found["findings"]
+    }
+
+
+def test_an_interrupt_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(function: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("palestra.deploy.cli._load", interrupted)
+    assert main(["envs"]) == 130
+    assert _one_line(capsys) == "palestra: interrupted"
+
+
+def test_a_reader_may_leave() -> None:
+    command = f"{sys.executable} -m palestra.deploy.cli config recipes/tiny.toml | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == "" and done.returncode == 0

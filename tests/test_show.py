@@ -1,0 +1,160 @@
+"""Showing a run: finding groups, and never trusting what a model wrote."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from palestra.deploy.console import Console
+from palestra.deploy.show import ShowOptions, show
+from palestra.rl.errors import UserError
+from palestra.rl.journal import Journal
+from palestra.rl.types import Message, ToolCall, Trajectory, Turn, Verdict
+
+EVIL = "\x1b]0;owned\x07\x1b[2J[red]<script>alert('x')</script>\x9b1m\u202e&\"'"
+
+
+@pytest.fixture
+def run(tmp_path: Path, make_trajectory: Callable[..., Trajectory]) -> Path:
+    path = tmp_path / "runs" / "tiny"
+    path.mkdir(parents=True)
+    with Journal(path / "journal.sqlite") as journal:
+        for step, group in ((1, "1/a"), (2, "2/a"), (2, "2/b")):
+            for index, reward in enumerate((0.0, 1.0)):
+                name = f"{group}/{index}"
+                journal.add_trajectory(make_trajectory(name, group=group, step=step, reward=reward))
+        journal.finish_step(1, {"reward/mean": 0.5})
+    return path
+
+
+def _shown(path: Path, **options: object) -> str:
+    stream = io.StringIO()
+    assert show(path, ShowOptions(**options), Console(stream=stream)) == 0  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def test_overview(run: Path) -> None:
+    text = _shown(run)
+    assert "stopped without a summary, 1 steps finished" in text
+    assert "groups of step 2" in text and "2/a" in text and "1/a" not in text
+    assert "0 1" in text and "reward/mean" in text
+    (run / "summary.json").write_text('{"status": "done"}')
+    assert "1/a" in _shown(run, step=1) and "done, 1 steps" in _shown(run)
+
+
+def test_a_group(run: Path) -> None:
+    text = _shown(run, group="2/b")
+    assert text.count("=== episode") == 2 and "Fix it." in text
+    assert 'replace(line="3", text="    return x")' in text
+    assert "1 of 2 hidden checks passed (first failure: c#1)" in text
+    assert "ended: submitted, graded, 2 of 2 hidden checks passed" in text
+    assert "reward 1  (tests_pass 1)" in text
+    assert "-0.1000" not in text and "-0.1000" in _shown(run, group="2/b", tokens=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"step": 9}, "no step 9; there is 1 to 2"),
+        ({"group": "2/"}, "group 2/ may be 2/a, 2/b; write more of the id"),
+        ({"group": "x"}, "no group x; there is 1/a, 2/a, 2/b"),
+        ({"group": "1/a", "step": 2}, "step 2: no group 1/a; there is 2/a, 2/b"),
+    ],
+)
+def test_what_is_not_there(run: Path, options: dict[str, object], says: str) -> None:
+    with pytest.raises(UserError) as raised:
+        _shown(run, **options)
+    assert says in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_no_run_names_those_that_are_there(run: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no run here; .*runs/ holds tiny"):
+        _shown(run.parent / "other")
+
+
+def test_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _shown(run, as_json=True, group="2/b")
+    found = json.loads(capsys.readouterr().out)
+    assert found["groups"][0]["trajectories"][1]["reward"]["total"] == 1.0
+    _shown(run, as_json=True)
+    assert [g["id"] for g in json.loads(capsys.readouterr().out)["groups"]] == ["2/a", "2/b"]
+
+
+def _evil(made: Trajectory, turn: Turn) -> Trajectory:
+    call = ToolCall(name=EVIL, arguments={EVIL: EVIL})
+    message = Message(role="assistant", content=EVIL, calls=(call,))
+    return replace(
+        made,
+        id=f"e{EVIL}",
+        group_id=f"e{EVIL}",
+        task_id=EVIL,
+        prompt=(Message(role="user", content=EVIL),),
+        turns=(replace(turn, message=message, observation=EVIL, error=EVIL),),
+        verdict=Verdict(outcome=made.outcome, passed={EVIL: False}),
+        reason=EVIL,
+    )
+
+
+def _tokenizer(path: Path) -> None:
+    """A tokenizer whose every token is hostile."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    words = {f"{EVIL}{index}": index for index in range(10)}
+    Tokenizer(WordLevel(words, unk_token=f"{EVIL}0")).save(str(path))
+
+
+@pytest.fixture
+def evil_run(
+    run: Path, make_trajectory: Callable[..., Trajectory], make_turn: Callable[..., Turn]
+) -> Path:
+    with Journal(run / "journal.sqlite") as journal:
+        journal.add_trajectory(_evil(make_trajectory(step=3), make_turn()))
+    _tokenizer(run / "tokenizer.json")
+    return run
+
+
+@pytest.mark.parametrize("options", [{}, {"group": "e"}, {"group": "e", "tokens": True}])
+def test_nothing_escapes_into_the_terminal(evil_run: Path, options: dict[str, object]) -> None:
+    text = _shown(evil_run, **options)
+    assert "[red]<script>" in text  # shown as it is, not taken for markup
+    assert not [c for c in text if c != "\n" and not c.isprintable()]
+
+
+class _Tags(HTMLParser):
+    """Collects what a browser would take for tags and attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen |= {tag, *(name for name, _ in attrs)}
+
+
+def test_nothing_escapes_into_html(evil_run: Path, tmp_path: Path) -> None:
+    _shown(evil_run, html=tmp_path / "page.html", tokens=True)
+    page = (tmp_path / "page.html").read_text()
+    tags = _Tags()
+    tags.feed(page)
+    known = (
+        "html lang head meta charset http-equiv content name title style body h1 h2 p table tr th"
+    )
+    known += " td a href id details summary span class pre div"
+    assert tags.seen <= set(known.split())
+    assert "&lt;script&gt;" in page and "<script" not in page
+    assert not [c for c in page if c != "\n" and not c.isprintable()]
+    assert "Content-Security-Policy" in page and 'title="3: -0.1000"' in page
+
+
+def test_html_of_a_run_without_episodes(tmp_path: Path) -> None:
+    Journal(tmp_path / "journal.sqlite").close()
+    _shown(tmp_path, html=tmp_path / "page.html")
+    assert "no episode yet" in (tmp_path / "page.html").read_text()
+    assert "no episode has been recorded yet" in _shown(tmp_path)
