@@ -11,6 +11,7 @@ from palestra.envs.taskset import TaskSet
 from palestra.rl.types import CheckRunner, Grader, SandboxProvider
 from palestra.sandbox.auto import choose
 from palestra.sandbox.checks import make_grader, run_checks
+from palestra.sandbox.config import SandboxConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +26,12 @@ class Boxes:
     grader: Grader
 
 
-def open_boxes(*, unsafe_local: bool) -> Boxes:
+def open_boxes(config: SandboxConfig | None = None, *, unsafe_local: bool) -> Boxes:
     """The strongest boxes of this machine; raises ``UserError`` when they are too weak."""
-    provider = choose(unsafe_local=unsafe_local)
-    return Boxes(provider=provider, run_checks=run_checks, grader=make_grader(provider))
+    config = config or SandboxConfig()
+    provider = choose(frozenset(config.require), unsafe_local=unsafe_local)
+    grader = make_grader(provider, concurrency=config.max_boxes)
+    return Boxes(provider=provider, run_checks=run_checks, grader=grader)
 
 
 async def load_tasks(

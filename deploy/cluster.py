@@ -35,6 +35,8 @@ class Actors:
 def connect() -> bool:
     """Join the cluster named by RAY_ADDRESS, or start one that ends with this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's default of 15 would let every command in a box go before engine and learner.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     if "RAY_ADDRESS" in os.environ:
         ray.init(log_to_driver=False, logging_level="error")
     else:
@@ -45,7 +47,8 @@ def connect() -> bool:
             logging_level="error",
             object_store_memory=512 << 20,
         )
-    return ray.cluster_resources().get("GPU", 0) >= 1
+    gpus: float = ray.cluster_resources().get("GPU", 0)
+    return gpus >= 1
 
 
 def disconnect() -> None:

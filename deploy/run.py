@@ -23,21 +23,24 @@ from palestra.deploy.run_folder import RunFolder
 from palestra.deploy.summary import Status, summarize
 from palestra.deploy.tasks import Workshop, open_workshop
 from palestra.deploy.warm_start import demonstrations, warm_start
+from palestra.deploy.world import make_world
 from palestra.policies.colocate import Colocated
-from palestra.policies.tokenizer import HFTokenizer
-from palestra.rl.budget import budget_of
+from palestra.rl.errors import UserError
 from palestra.rl.journal import Journal
 from palestra.rl.objectives.k25 import K25
 from palestra.rl.step import Run
 from palestra.rl.train import last_checkpoint
 from palestra.rl.train import train as train_loop
-from palestra.rl.types import Policy, Task
-from palestra.rollout.dialects import DIALECTS
+from palestra.rl.types import Task
 from palestra.rollout.episode import World
-from palestra.rollout.meter import Meter
-from palestra.rollout.tokens import Chat
 
 PROBES = 8
+
+
+def sft(config: RunConfig, run_dir: Path, unsafe_local: bool = False) -> int:
+    """Only the supervised stage: the same run without RL steps."""
+    rl = config.rl.model_copy(update={"steps": 0})
+    return train(config.model_copy(update={"rl": rl}), {}, run_dir, "auto", unsafe_local)
 
 
 def train(
@@ -84,8 +87,8 @@ class Job:
         gpu = cluster.connect()
         try:
             async with AsyncExitStack() as stack:
-                shop = await open_workshop(config, self.folder.path, console, self.unsafe_local)
-                tasks = shop.tasks.split("train")[: config.tasks.limit or None]
+                shop = await self._workshop()
+                tasks = training_tasks(config, shop)
                 policy = await warm_start(
                     config, self.folder.path, shop.env, tasks, console, gpu=gpu
                 )
@@ -98,6 +101,15 @@ class Job:
                 await self._loop(run, shop)
         finally:
             cluster.disconnect()
+
+    async def _workshop(self) -> Workshop:
+        return await open_workshop(
+            self.config.tasks,
+            self.config.sandbox,
+            self.folder.path / "validation",
+            self.console,
+            unsafe_local=self.unsafe_local,
+        )
 
     def _run(
         self, shop: Workshop, tasks: Sequence[Task], world: World, actors: cluster.Actors
@@ -160,23 +172,17 @@ class Job:
         self.console.say(f"  tensorboard --logdir {path / 'tensorboard'}")
 
 
+def training_tasks(config: RunConfig, shop: Workshop) -> Sequence[Task]:
+    """The split ``train``, or everything when the source has no splits."""
+    tasks = shop.tasks.split("train") or shop.tasks.tasks
+    if not tasks:
+        raise UserError(f"tasks.source {config.tasks.source}: no task is left to learn from")
+    return tasks[: config.tasks.limit or None]
+
+
 def objective(config: RunConfig) -> K25:
     """The policy loss that the configuration names."""
     return K25(**config.rl.objective.model_dump())
-
-
-def make_world(config: RunConfig, shop: Workshop, policy: Path, engine: Policy) -> World:
-    """What every episode of this run shares."""
-    return World(
-        env=shop.env,
-        chat=Chat(HFTokenizer(policy), DIALECTS[config.rollout.dialect]),
-        policy=engine,
-        boxes=shop.boxes,
-        grade=shop.grade,
-        config=config.rollout,
-        budget_of=partial(budget_of, config.rl.budget),
-        meter=Meter(),
-    )
 
 
 def _announce(console: Console, step: int, split: str, episodes: int) -> Callable[[], None]:

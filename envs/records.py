@@ -24,7 +24,8 @@ def humaneval_task(row: Mapping[str, Json]) -> Task:
     body = text_field(row, "canonical_solution")
     test = text_field(row, "test")
     identity = _identity(row)
-    code = f"{test}\ncheck({entry})\n"
+    # Bound first: an entry point may itself be called check.
+    code = f"_candidate = {entry}\n{test}\ncheck(_candidate)\n"
     names = (entry, *sorted((_functions(prompt) & _used(test)) - {entry}))
     check = ScriptCheck(id=f"{identity}#0", module=MODULE, names=names, code=code)
     return _task(

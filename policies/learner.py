@@ -236,7 +236,7 @@ class DeepSpeedLearner:
         states = {State.optim_states, State.hp_params, State.lp_grads, State.contiguous_grad_buffer}
         self.engine.offload_states(include=states if what == "states" else {State.lp_params})
         if what == "weights":
-            torch.cuda.ipc_collect()
+            torch.cuda.ipc_collect()  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         return True
@@ -289,7 +289,9 @@ def _prepare_process(config: LearnerConfig) -> torch.device:
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         os.environ.setdefault(name, value)
     if not torch.distributed.is_initialized():
-        store = torch.distributed.TCPStore("127.0.0.1", 0, world_size=1, is_master=True)
+        store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
+            "127.0.0.1", 0, world_size=1, is_master=True
+        )
         # No device_id: with it a second weight-sync group hangs after one step.
         torch.distributed.init_process_group(
             "nccl" if cuda else "gloo", store=store, rank=0, world_size=1

@@ -28,7 +28,7 @@ def token_logprobs(
     parts = [
         checkpoint(_chunk, head, hidden, target, temperature, use_reentrant=False)
         for hidden, target, temperature in zip(
-            hidden_NH.split(chunk), target_N.split(chunk), temperature_N.split(chunk), strict=True
+            *(torch.split(x, chunk) for x in (hidden_NH, target_N, temperature_N)), strict=True
         )
     ]
     logprobs, entropies = zip(*parts, strict=True)

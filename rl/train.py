@@ -61,9 +61,7 @@ async def evaluate_splits(
     for split, tasks in heldout.items():
         rng = random.Random(f"{run.seed}/eval/{split}")
         chosen = rng.sample(list(tasks), min(config.limit, len(tasks)))
-        evaluation = Evaluation(
-            step=step, split=split, tasks=chosen, config=config, seed=run.seed
-        )
+        evaluation = Evaluation(step=step, split=split, tasks=chosen, config=config, seed=run.seed)
         on_episode = on_eval(step, split, len(chosen) * config.samples)
         await evaluate(evaluation, run.world, run.journal, on_episode)
 

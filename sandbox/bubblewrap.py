@@ -13,7 +13,7 @@ from palestra.rl.types import Sandbox
 from palestra.sandbox import seccomp, workspace
 from palestra.sandbox.limits import Cgroup, Limits, cgroup_guarantees
 from palestra.sandbox.local import PYTHON, SEARCH_PATH, LocalBox, opened, pipe_with
-from palestra.sandbox.process import Command
+from palestra.sandbox.process import Command, Ended
 
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = ["alternatives", "group", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime"]
@@ -61,6 +61,7 @@ class Bubblewrap:
         box = LocalBox(folder, wrap, cgroup=cgroup, limits=self._limits)
         # bwrap tells the end by a signal as 128 + number, like a shell.
         box.shell_signals = True
+        box.started = _started
         return box
 
     def _command(
@@ -75,7 +76,10 @@ class Bubblewrap:
         if self._filter:
             filters = (pipe_with(self._filter),)
             words += ["--seccomp", str(filters[0])]
-        return Command(argv=[*words, "--", *argv], fds=(status, *filters), owned=filters)
+        # The root as working folder: PWD of the outer shell can be read in /proc/1/environ.
+        return Command(
+            argv=[*words, "--", *argv], cwd=Path("/"), fds=(status, *filters), owned=filters
+        )
 
     def _probe(self) -> None:
         if not self._program:
@@ -89,6 +93,13 @@ class Bubblewrap:
         )
         if tried.returncode != 0:
             raise SandboxError(f"bwrap: {tried.stderr.decode(errors='replace').strip()}")
+
+
+def _started(ended: Ended) -> bool:
+    """bwrap ends without stating an exit code when it could not build the box (or find argv[0])."""
+    if ended.result.exit_code is None or b'"exit-code"' in ended.status:
+        return True
+    return ended.result.stderr.startswith(b"bwrap: execvp ")
 
 
 def _namespaces() -> list[str]:

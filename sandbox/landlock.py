@@ -75,6 +75,7 @@ class Landlock:
 
         box = LocalBox(folder, wrap, cgroup=cgroup, limits=self._limits)
         box.stop = _terminate
+        box.started = lambda ended: bool(ended.status)
         return box
 
 

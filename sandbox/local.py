@@ -15,7 +15,14 @@ from palestra.rl.types import ExecResult, Sandbox
 from palestra.sandbox import workspace
 from palestra.sandbox.files import read_below, write_below
 from palestra.sandbox.limits import Cgroup, Limits
-from palestra.sandbox.process import REPORT_VARIABLE, Command, completed, kill_group, run_process
+from palestra.sandbox.process import (
+    REPORT_VARIABLE,
+    Command,
+    Ended,
+    completed,
+    kill_group,
+    run_process,
+)
 
 PYTHON = Path(sys.base_prefix)
 SEARCH_PATH = f"{PYTHON}/bin:/usr/local/bin:/usr/bin:/bin"
@@ -39,7 +46,7 @@ class LocalBox:
         self._cgroup = cgroup
         self._limits = limits
         self.stop: Callable[[int], None] = kill_group
-        self.wants_status = True
+        self.started: Callable[[Ended], bool] = lambda ended: True
         self.shell_signals = False
 
     async def exec(
@@ -66,7 +73,7 @@ class LocalBox:
             make, stdin=stdin, timeout=timeout, max_output=max_output, stop=self.stop
         )
         result = ended.result
-        if self.wants_status and not ended.status and not result.timed_out:
+        if not result.timed_out and not self.started(ended):
             text = result.stderr.decode(errors="replace").strip()
             raise SandboxError(f"the box did not start: {text or result.exit_code}")
         code = result.exit_code or 0

@@ -37,6 +37,4 @@ class UnsafeLocal:
             words = ["/usr/bin/env", "-i", *(f"{k}={v}" for k, v in {**base, **env}.items())]
             return Command(argv=[*words, *argv], cwd=folder)
 
-        box = LocalBox(folder, wrap, cgroup=cgroup, limits=self._limits)
-        box.wants_status = False
-        return box
+        return LocalBox(folder, wrap, cgroup=cgroup, limits=self._limits)

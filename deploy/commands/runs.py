@@ -26,7 +26,7 @@ def sft(args: Namespace) -> int:
     folder = Path(args.run) if args.run else _default_folder(resolved)
     from palestra.deploy.run import sft as start
 
-    return start(resolved.config, folder)
+    return start(resolved.config, folder, args.unsafe_local)
 
 
 def evaluate(args: Namespace) -> int:
@@ -34,7 +34,7 @@ def evaluate(args: Namespace) -> int:
     checkpoint = Path(args.checkpoint)
     if not (checkpoint / "config.json").is_file():
         raise UserError(f"{checkpoint}: not a Hugging Face checkpoint: it has no config.json")
-    from palestra.deploy.run import evaluate as start
+    from palestra.deploy.evaluate import evaluate as start
 
     return start(checkpoint, args.tasks, args.samples, args.limit, args.json)
 

@@ -114,6 +114,20 @@ def test_completions(world: Any, name: str, completion: str, reward: float) -> N
     assert row["parts"] == {"tests_pass": reward}
 
 
+def test_an_entry_point_called_check(world: Any) -> None:
+    task = humaneval_task(
+        {
+            "task_id": "x",
+            "prompt": "def check(n):\n    'Doc.'\n",
+            "entry_point": "check",
+            "canonical_solution": "    return n\n",
+            "test": "def check(candidate):\n    assert candidate(1) == 1\n",
+        }
+    )
+    report = asyncio.run(check_tasks(replace(TASKS, tasks=(task,)), world.grade))
+    assert report.sound
+
+
 def test_bad_rows_are_named(world: Any) -> None:
     rows: list[Json | BadRow] = [
         {"task_id": "nope", "completion": ""},

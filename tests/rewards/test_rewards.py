@@ -13,7 +13,7 @@ from palestra.rewards.budget import submitted
 from palestra.rewards.format import well_formed
 from palestra.rewards.score import RewardError, Weighted, score
 from palestra.rl.errors import GraderError, InfraError, UserError
-from palestra.rl.types import Message, Outcome, Sandbox, Stop, Trajectory, Turn, Verdict
+from palestra.rl.types import Message, Outcome, RewardFn, Sandbox, Stop, Trajectory, Turn, Verdict
 
 # Imported by name they would be taken for tests.
 solved, fraction = (registry.find(name) for name in ("tests_pass", "tests_fraction"))
@@ -39,20 +39,27 @@ def episode(verdict: Verdict | None, *turns: Turn, stop: Stop = Stop.SUBMITTED) 
     )
 
 
+def value(function: RewardFn, trajectory: Trajectory) -> float:
+    async def run() -> float:
+        return await function(trajectory, None)
+
+    return asyncio.run(run())
+
+
 def graded(**passed: bool) -> Verdict:
     return Verdict(outcome=Outcome.GRADED, passed=passed)
 
 
 def test_values() -> None:
     half = episode(graded(a=True, b=False), turn(), turn("bad"), turn(), turn())
-    assert asyncio.run(solved(half, None)) == 0.0
-    assert asyncio.run(fraction(half, None)) == 0.5
-    assert asyncio.run(well_formed(half, None)) == 0.75
-    assert asyncio.run(solved(episode(graded(a=True)), None)) == 1.0
-    assert asyncio.run(solved(episode(graded()), None)) == 0.0
-    assert asyncio.run(submitted(episode(None, stop=Stop.MAX_TURNS), None)) == 0.0
+    assert value(solved, half) == 0.0
+    assert value(fraction, half) == 0.5
+    assert value(well_formed, half) == 0.75
+    assert value(solved, episode(graded(a=True))) == 1.0
+    assert value(solved, episode(graded())) == 0.0
+    assert value(submitted, episode(None, stop=Stop.MAX_TURNS)) == 0.0
     failed = Verdict(outcome=Outcome.AGENT_FAILURE, passed={"a": True})
-    assert asyncio.run(fraction(episode(failed), None)) == 0.0
+    assert value(fraction, episode(failed)) == 0.0
 
 
 def test_the_total_is_the_weighted_sum_of_the_parts() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import socket
 import time
+from ast import literal_eval
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,8 +23,6 @@ from palestra.sandbox.files import PathRefused
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.process import Capture
 from palestra.sandbox.unsafe import UnsafeLocal
-
-PROBE_FILE = Path("/etc/palestra-probe-of-a-test")
 
 
 def in_box(provider: SandboxProvider, use: Callable[[Sandbox], Awaitable[object]]) -> object:
@@ -125,7 +125,7 @@ def test_environment_is_an_allow_list(
     code = "import os; print(sorted(os.environ), os.environ['GIVEN'])"
     result = python(provider, code, env={"GIVEN": "yes"})
     assert b"SECRET_TOKEN" not in result.stdout and b"yes" in result.stdout
-    names = set(eval(result.stdout.rpartition(b" ")[0])) - {"PWD", "LC_CTYPE"}
+    names = set(literal_eval(result.stdout.rpartition(b" ")[0])) - {"PWD", "LC_CTYPE"}
     assert names == {"GIVEN", "HOME", "LANG", "PATH", "TMPDIR"}
 
 
@@ -166,7 +166,14 @@ def test_kernel_settings_are_not_writable(provider: SandboxProvider) -> None:
 
 def test_metadata_of_system_files_is_not_changed(provider: SandboxProvider) -> None:
     before = Path("/usr/bin/env").stat()
-    code = "import os\nfor f in (lambda: os.chmod('/usr/bin/env', 0), lambda: os.utime('/usr/bin/env', (0, 0))):\n    try:\n        f()\n    except OSError:\n        pass"
+    code = (
+        "import os\n"
+        "for change in (os.chmod, 0), (os.utime, (0, 0)):\n"
+        "    try:\n"
+        "        change[0]('/usr/bin/env', change[1])\n"
+        "    except OSError:\n"
+        "        pass\n"
+    )
     assert python(provider, code).exit_code == 0
     after = Path("/usr/bin/env").stat()
     assert (before.st_mode, before.st_mtime) == (after.st_mode, after.st_mtime)
@@ -178,8 +185,7 @@ def test_host_files_are_not_readable(provider: SandboxProvider, tmp_path: Path) 
     for path in (str(secret), __file__, "/root/.bashrc", "/etc/shadow", "/proc/1/environ"):
         code = f"print(open({path!r}).read())"
         result = python(provider, code)
-        assert result.exit_code == 1 or result.stdout.strip() in (b"", b"hidden\0"), path
-        assert b"hidden" not in result.stdout
+        assert result.exit_code == 1 or result.stdout == b"PWD=/\0\n", path
 
 
 def test_host_processes_are_out_of_reach(provider: SandboxProvider) -> None:
@@ -255,7 +261,9 @@ def test_path_traversal_is_refused(provider: SandboxProvider, path: str) -> None
 
 def test_links_pipes_and_folders_are_refused(provider: SandboxProvider) -> None:
     async def use(box: Sandbox) -> None:
-        script = "ln -s /etc/passwd link; mkfifo pipe; mkdir real; ln -s real around; ln -s /etc out"
+        script = (
+            "ln -s /etc/passwd link; mkfifo pipe; mkdir real; ln -s real around; ln -s /etc out"
+        )
         await box.exec(["sh", "-c", script + "; echo 1 > real/file"])
         for path in ("link", "pipe", "real", "around/file", "out/passwd", "absent"):
             with pytest.raises(PathRefused):
@@ -301,8 +309,7 @@ def test_cancellation_leaves_nothing(provider: SandboxProvider, tmp_path: Path) 
 
     async def run() -> None:
         task = asyncio.create_task(use())
-        while len(running(marker)) < 2:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_until, lambda: len(running(marker)) > 2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -396,9 +403,7 @@ def test_unsafe_local_warns_and_works(
 def test_a_box_that_does_not_start_is_an_infrastructure_fault(provider: SandboxProvider) -> None:
     async def run() -> None:
         async with provider.open() as box:
-            Path(box.folder).rmdir() if not list(box.folder.iterdir()) else None  # type: ignore[attr-defined]
-            if box.folder.exists():  # type: ignore[attr-defined]
-                pytest.skip("this provider keeps files of its own in the folder")
+            shutil.rmtree(box.folder)  # type: ignore[attr-defined]
             await box.exec(["true"])
 
     with pytest.raises(SandboxError):
