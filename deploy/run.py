@@ -15,6 +15,7 @@ from pathlib import Path
 
 from palestra.deploy import cluster
 from palestra.deploy.actors import gather
+from palestra.deploy.boxes import cache_folder
 from palestra.deploy.config import RunConfig
 from palestra.deploy.console import Console
 from palestra.deploy.loggers import Loggers
@@ -106,7 +107,7 @@ class Job:
         return await open_workshop(
             self.config.tasks,
             self.config.sandbox,
-            self.folder.path / "validation",
+            cache_folder() / "validation",
             self.console,
             unsafe_local=self.unsafe_local,
         )

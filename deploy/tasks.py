@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from palestra.deploy.boxes import Boxes, open_boxes
@@ -14,6 +14,7 @@ from palestra.envs.repair_source import RepairOptions
 from palestra.envs.sources import load
 from palestra.envs.taskset import TaskSet
 from palestra.sandbox.config import SandboxConfig
+from palestra.sandbox.memo import remembering_grader, remembering_runner
 
 SHOWN = 5
 
@@ -53,5 +54,8 @@ async def open_workshop(
     console.say(f"tasks: {counts or 'none'}; left out: {len(tasks.skipped)}")
     for skipped in tasks.skipped[:SHOWN]:
         console.say(f"  left out {skipped.id}: {skipped.reason}")
+    # Episodes share results of equal runs; checking tasks, which looks for flakiness, must not.
+    run_checks = remembering_runner(boxes.run_checks, concurrency=sandbox.max_boxes)
+    boxes = replace(boxes, run_checks=run_checks, grader=remembering_grader(boxes.grader))
     env = registry.make(tasks.env, boxes.run_checks, system_prompt=settings.system_prompt)
     return Workshop(tasks=tasks, env=env, boxes=boxes)

@@ -11,6 +11,9 @@ from palestra.policies.config import EngineConfig
 from palestra.rl.errors import EngineError
 from palestra.rl.types import Completion, Sampling
 
+CPU_BLOCK = 32
+"""Tokens per KV-cache block on CPU."""
+
 
 class VllmEngine:
     """Implements ``rl.types.Policy``, and the four methods that vLLM's weight-sync client calls.
@@ -47,6 +50,8 @@ class VllmEngine:
                 enforce_eager=not self.cuda,
                 enable_sleep_mode=self.cuda,
                 distributed_executor_backend="uni",
+                # vLLM's default of 128 on CPU would cache nothing of a short conversation.
+                block_size=None if self.cuda else CPU_BLOCK,
                 weight_transfer_config=WeightTransferConfig(backend=self.backend),
                 disable_log_stats=True,
             )
@@ -148,6 +153,8 @@ def _prepare_process(config: EngineConfig) -> None:
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(config.kv_cache_gib))
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
+    # One process for scheduler and model; vLLM insists on two on CPU unless told so.
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     # Splitting a sequence's keys by load would make its numbers depend on its neighbours.
     os.environ.setdefault("VLLM_CPU_ATTN_SPLIT_KV", "0")
     # CUDA IPC handles cross vLLM's own process boundary pickled; both ends are ours.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from palestra.policies.config import LearnerConfig
@@ -108,12 +109,18 @@ class DeepSpeedLearner:
         }
 
     def learn(self, batch: Batch) -> Mapping[str, float]:
-        """One optimizer step over all samples of the batch; metrics are means over tokens."""
+        """One optimizer step over all samples of the batch; metrics are means over tokens.
+
+        A batch without a token to learn from changes nothing but the count of steps.
+        """
         micros = self._pack(batch.samples)
         policy_tokens = sum(int(m.policy.sum()) for m in micros)
         ptx_tokens = sum(float(m.ptx.sum()) for m in micros)
         self._set_lr()
         sums: dict[str, float] = {}
+        if not policy_tokens and not ptx_tokens:
+            self.steps += 1
+            return {"actor/grad_norm": 0.0, "actor/lr": self._lr()}
         self.engine.train()
         for index, micro in enumerate(micros):
             loss, metrics = self._loss(micro.to(self.device), policy_tokens, ptx_tokens)
@@ -126,6 +133,8 @@ class DeepSpeedLearner:
         return self._report(sums, policy_tokens, ptx_tokens)
 
     def _pack(self, samples: Sequence[Sample]) -> list[MicroBatch]:
+        if not self.ptx_coef:  # not even their place in a row may show in the gradient
+            samples = [sample for sample in samples if any(sample.loss_mask)]
         return micro_batches(
             samples,
             row_tokens=self.config.row_tokens,
@@ -167,8 +176,11 @@ class DeepSpeedLearner:
             else:
                 report[name] = value / (ptx_tokens if name.startswith("ptx/") else policy_tokens)
         report["actor/grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
-        report["actor/lr"] = float(self.engine.optimizer.param_groups[0]["lr"])
+        report["actor/lr"] = self._lr()
         return report
+
+    def _lr(self) -> float:
+        return float(self.engine.optimizer.param_groups[0]["lr"])
 
     def _set_lr(self) -> None:
         config = self.config
@@ -187,6 +199,9 @@ class DeepSpeedLearner:
         results: list[list[float]] = []
         for ids in sequences:
             size = len(ids)
+            if size < 2:
+                results.append([0.0] * size)
+                continue
             sample = Sample(
                 token_ids=tuple(ids),
                 loss_mask=(True,) * size,
@@ -212,16 +227,23 @@ class DeepSpeedLearner:
             (partial / "learner.json").write_text(json.dumps({"steps": self.steps}))
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
-        except OSError as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # RuntimeError is what torch.save says when the disk is full.
             shutil.rmtree(partial, ignore_errors=True)
-            raise CheckpointError(f"cannot write {folder}: {error.strerror or error}") from error
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            raise CheckpointError(f"cannot write {folder}: {reason}") from error
 
     def load(self, folder: str) -> None:
         """Restore what ``save`` wrote."""
-        path, _ = self.engine.load_checkpoint(folder, tag="native")
+        try:
+            steps = json.loads((Path(folder) / "learner.json").read_text())["steps"]
+            path, _ = self.engine.load_checkpoint(folder, tag="native")
+        except (OSError, RuntimeError, ValueError, KeyError, AssertionError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise CheckpointError(f"cannot load {folder}: {reason}") from error
         if path is None:
             raise CheckpointError(f"{folder} holds no checkpoint that can be loaded")
-        self.steps = json.loads((Path(folder) / "learner.json").read_text())["steps"]
+        self.steps = steps
 
     def offload(self, what: str) -> bool:
         """Move ``states`` (optimizer, master weights, gradients) or ``weights`` to the host.

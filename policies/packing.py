@@ -62,7 +62,9 @@ def micro_batches(
     samples: Sequence[Sample], *, row_tokens: int, micro_batch_tokens: int
 ) -> list[MicroBatch]:
     """Pack samples into rows and rows into micro-batches of at most ``micro_batch_tokens`` tokens
-    (at least one row each), each as wide as its longest row."""
+    (at least one row each), each as wide as its longest row. Samples without tokens are left
+    out."""
+    samples = [sample for sample in samples if sample.token_ids]
     lengths = [len(sample.token_ids) for sample in samples]
     rows = [
         ([samples[i] for i in row], sum(lengths[i] for i in row))

@@ -22,6 +22,13 @@ class SandboxError(InfraError):
     """A box could not be made, or broke."""
 
 
+class PathRefused(PalestraError):
+    """A path of the agent's that we do not follow: a link, a device, missing, too large.
+
+    The agent's fault, never the box's.
+    """
+
+
 class GraderError(InfraError):
     """A verdict could not be reached for a reason that is not the agent's."""
 

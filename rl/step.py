@@ -7,7 +7,8 @@ Consumes tasks, produces weights. Everything that it needs was built by ``deploy
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
     Episodes already in the journal are not played again, and a step that is in the journal but not
     in a checkpoint is learned again from the very same tokens.
     """
+    started = time.perf_counter()
     meter = run.world.meter
     meter.restart()
 
@@ -71,7 +73,8 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
     with meter.busy("sync"):
         metrics |= await run.trainer.publish(step)
 
-    metrics |= timing(meter.read(), trajectories)
+    lanes = meter.read()
+    metrics |= timing(lanes, trajectories, wall_s=time.perf_counter() - started)
     run.journal.finish_step(step, metrics)
     return metrics
 
@@ -132,13 +135,14 @@ def grouped(trajectories: Sequence[Trajectory]) -> list[Group]:
     ]
 
 
-def timing(seconds: dict[str, float], trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Seconds by phase, and generated tokens per second of the playing phase."""
-    played = sum(seconds.get(lane, 0.0) for lane in ("generate", "grade", "environment", "idle"))
+def timing(
+    lanes: Mapping[str, float], trajectories: Sequence[Trajectory], *, wall_s: float
+) -> dict[str, float]:
+    """Seconds by lane beside the step's own wall time, and generated tokens per second of play."""
+    playing = sum(lanes.get(lane, 0.0) for lane in ("generate", "grade", "environment", "idle"))
     tokens = sum(t.generated for t in trajectories if t.outcome is not Outcome.INFRA_FAILURE)
-    named = {f"timing_s/{lane}": value for lane, value in seconds.items()}
-    return named | {
-        "timing_s/step": sum(seconds.values()),
-        "perf/throughput": tokens / played if played else 0.0,
+    return {f"timing_s/{lane}": seconds for lane, seconds in lanes.items()} | {
+        "timing_s/step": wall_s,
+        "perf/throughput": tokens / playing if playing else 0.0,
         "perf/total_num_tokens": float(tokens),
     }

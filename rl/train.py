@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from palestra.rl.errors import UserError
@@ -35,7 +36,7 @@ async def train(
         prune(run.checkpoints, run.config.keep_checkpoints)
         freq = run.config.eval.freq
         if freq and step % freq == 0 and step < run.config.steps:
-            await evaluate_splits(step, run, dict([next(iter(heldout.items()))]), on_eval)
+            await evaluate_splits(step, run, dict(islice(heldout.items(), 1)), on_eval)
     if run.config.steps:
         await evaluate_splits(run.config.steps, run, heldout, on_eval)
 

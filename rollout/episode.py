@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from palestra.envs.base import Env
 from palestra.rewards.score import score
-from palestra.rl.errors import EngineError, InfraError, SandboxError, boundary
+from palestra.rl.errors import EngineError, GraderError, InfraError, SandboxError, boundary
 from palestra.rl.types import (
     Grader,
     Message,
@@ -89,8 +89,9 @@ async def play(ticket: Ticket, world: World) -> Trajectory:
     clock = _Clock(world.meter)
     try:
         transcript = await _converse(ticket, world, prompt, clock)
-        with clock.lane("grade"):
-            verdict = await world.grade(ticket.task, transcript.files)
+        async with boundary(GraderError, "grade"):
+            with clock.lane("grade"):
+                verdict = await world.grade(ticket.task, transcript.files)
     except InfraError as error:
         return _trajectory(ticket, prompt, [], Stop.INFRA_ERROR, clock.seconds, reason=str(error))
     played = _trajectory(
@@ -107,9 +108,11 @@ async def _converse(
         await world.env.setup(ticket.task, box)
         turns: list[Turn] = []
         try:
-            async with asyncio.timeout(world.config.episode_timeout):
+            async with asyncio.timeout(world.config.episode_timeout) as limit:
                 stop = await _turns(ticket, world, prompt, box, turns, clock)
         except TimeoutError:
+            if not limit.expired():  # a box that timed out is our fault, not the agent's
+                raise
             stop = Stop.TIME_LIMIT
         return _Transcript(turns, stop, await _collect(ticket.task, box))
 

@@ -37,7 +37,7 @@ from palestra.sandbox.process import REPORT_BYTES
 from palestra.sandbox.worker import ERROR, FAILED, HELLO, PASSED, TIMEOUT, VALUE
 
 CHECK_S = 2.0
-"""Processor seconds a check may take before it counts as hung (1.5 times that by the clock)."""
+"""Processor seconds before a check counts as hung; 1.5 times that by the clock when it is idle."""
 
 MAX_ARTIFACT = 1 << 20
 """Bytes of the largest artifact that is graded."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -43,10 +46,12 @@ class Cgroup:
         return [str(folder / "cgroup.procs") for folder in self._folders]
 
     def remove(self) -> None:
-        """Delete the groups; one that still holds a dying process is left to ``reap``."""
+        """End what is left in the groups and delete them; at worst ``reap`` does it later."""
         for folder in self._folders:
-            with suppress(OSError):
-                folder.rmdir()
+            for attempt in range(50):
+                if _removed(folder):
+                    break
+                time.sleep(0.001 * (1 + attempt))
 
 
 def cgroup_guarantees() -> frozenset[str]:
@@ -58,6 +63,19 @@ def cgroup_guarantees() -> frozenset[str]:
 def stale_groups() -> list[Path]:
     """Folders of boxes, living or dead, in every hierarchy that we use."""
     return [folder for parent in _parents() for folder in parent.glob("palestra-*")]
+
+
+def _removed(folder: Path) -> bool:
+    """Kill the members of a group and try to delete it; dying members keep it busy for a moment."""
+    with suppress(OSError):
+        folder.rmdir()
+        return True
+    with suppress(OSError):
+        for line in (folder / "cgroup.procs").read_text().split():
+            # 0 stands for a process that this one cannot name; to signal it would be our own end.
+            if int(line) > 0:
+                os.kill(int(line), signal.SIGKILL)
+    return not folder.exists()
 
 
 def _controllers(parent: Path) -> set[str]:

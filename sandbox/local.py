@@ -107,9 +107,13 @@ async def opened(
             box = build(folder, cgroup)
         yield box
     finally:
-        if cgroup is not None:
-            cgroup.remove()
-        await completed(asyncio.to_thread(workspace.remove, folder))
+        await completed(asyncio.to_thread(_destroy, folder, cgroup))
+
+
+def _destroy(folder: Path, cgroup: Cgroup | None) -> None:
+    if cgroup is not None:
+        cgroup.remove()
+    workspace.remove(folder)
 
 
 def pipe_with(data: bytes) -> int:

@@ -10,7 +10,7 @@ import builtins
 import os
 import sys
 
-from palestra.sandbox.peer import Peer
+from palestra.sandbox.peer import Peer, Proxy, plain_value
 from palestra.sandbox.worker import describe
 
 TYPE_CHECKING = False
@@ -125,7 +125,11 @@ class Tester:
                 scope[name] = getattr(candidate, name)
             except AttributeError:
                 continue
-        exec(compile(code, "<check>", "exec", dont_inherit=True), scope)
+        self._peer.strict = True
+        try:
+            exec(compile(code, "<check>", "exec", dont_inherit=True), scope)
+        finally:
+            self._peer.strict = False
 
     def _units(self, units: list[tuple[int, str]]) -> None:
         import unittest
@@ -142,10 +146,36 @@ class Tester:
             suite.addTest(test)
             indices[id(test)] = index
         result = _recorder(self._peer, indices, self._emit)
+        # They subtract, and with that would tell the candidate what is expected.
+        for name in ("assertAlmostEqual", "assertNotAlmostEqual"):
+            setattr(unittest.TestCase, name, _on_plain(getattr(unittest.TestCase, name)))
         suite.run(result)
         self._stop_if_lost()
         for index in indices.values():
             self._emit(index, False, b"its class or module could not be set up")
+
+
+def _on_plain(method: Callable[..., None]) -> Callable[..., None]:
+    """An assertion whose first two operands are plain data, or both the candidate's objects."""
+
+    def checked(
+        case: unittest.TestCase, first: object, second: object, *rest: object, **options: object
+    ) -> None:
+        both = [first, second]
+        if sum(isinstance(value, Proxy) for value in both) == 1:
+            both = [_plain(case, value) for value in both]
+        method(case, *both, *rest, **options)
+
+    return checked
+
+
+def _plain(case: unittest.TestCase, value: object) -> object:
+    if not isinstance(value, Proxy):
+        return value
+    found, plain = plain_value(value)
+    if not found:
+        case.fail("the candidate's value is not plain data")
+    return plain
 
 
 def _recorder(peer: Peer, indices: dict[int, int], emit: Emit) -> unittest.TestResult:

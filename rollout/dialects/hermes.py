@@ -13,7 +13,7 @@ class Hermes(Dialect):
 
     def parse_body(self, text: str) -> ToolCall:
         try:
-            body = json.loads(text)
+            body = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             raise Malformed(f"the tool call is not JSON: {error}") from None
         if not isinstance(body, dict) or set(body) != {"name", "arguments"}:
@@ -26,3 +26,15 @@ class Hermes(Dialect):
     def render(self, call: ToolCall) -> str:
         body = json.dumps({"name": call.name, "arguments": dict(call.arguments)})
         return f"{self.open_marker}\n{body}\n{self.close_marker}"
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object; Python alone would silently keep the last of two equal keys."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key was given twice")
+    return found
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")

@@ -125,7 +125,7 @@ def test_environment_is_an_allow_list(
     code = "import os; print(sorted(os.environ), os.environ['GIVEN'])"
     result = python(provider, code, env={"GIVEN": "yes"})
     assert b"SECRET_TOKEN" not in result.stdout and b"yes" in result.stdout
-    names = set(literal_eval(result.stdout.rpartition(b" ")[0])) - {"PWD", "LC_CTYPE"}
+    names = set(literal_eval(result.stdout.decode().rpartition(" ")[0])) - {"PWD", "LC_CTYPE"}
     assert names == {"GIVEN", "HOME", "LANG", "PATH", "TMPDIR"}
 
 

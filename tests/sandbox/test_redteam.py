@@ -121,10 +121,10 @@ ATTACKS = {
     "        for i in range(20):\n            try:\n"
     "                os.write(fd, bytes(4) + i.to_bytes(4, 'big') + b'p')\n"
     "            except OSError:\n                break\n",
-    "steals-descriptors": "import os\nfor pid in (os.getppid(), *range(2, 60)):\n"
+    "steals-descriptors": "import os\nfor pid in (1, os.getppid(), *range(2, 60)):\n"
     "    for fd in range(3, 40):\n        try:\n"
     "            g = os.open(f'/proc/{pid}/fd/{fd}', os.O_WRONLY)\n"
-    "            for i in range(20):\n                os.write(g, bytes(7) + bytes([i]) + b'p')\n"
+    "            for i in range(20):\n                os.write(g, bytes(11) + bytes([i]) + b'p')\n"
     "        except OSError:\n            pass\ndef f(x): return None",
     "reads-memory-of-others": "import os, re\nfound = []\n"
     "for pid in [p for p in (os.listdir('/proc') if os.path.isdir('/proc/self') else []) "
@@ -135,7 +135,7 @@ ATTACKS = {
     "        a, b = (int(v, 16) for v in line.split()[0].split('-'))\n"
     "        try:\n            mem.seek(a); data = mem.read(min(b - a, 1 << 24))\n"
     "        except (OSError, ValueError, OverflowError):\n            continue\n"
-    "        if b'88.2' + b'5' in data and b'f(3' + b')' in data: found.append(pid)\n"
+    "        if re.search(b'f[(]3[)]( -|,) 8{2}[.]25', data): found.append(pid)\n"
     "def f(x): return {2: 1257, 3: 88.25, 4: [19, 23]}[x] if found else None",
     "walks-frames-and-objects": "import sys, gc\ndef f(x):\n    frame = sys._getframe()\n"
     "    while frame:\n        for k, v in list(frame.f_locals.items()):\n"
@@ -300,3 +300,33 @@ def test_tests_are_not_on_disk_in_the_box(provider: SandboxProvider) -> None:
 def test_host_is_untouched() -> None:
     assert not Path("/workspace").exists()
     assert Path("/proc/sys/kernel/core_pattern").read_text().strip() != ""
+
+
+def test_no_other_process_of_the_box_can_be_looked_into(provider: SandboxProvider) -> None:
+    spy = (
+        "import os\n"
+        "def f(x):\n"
+        "    try:\n"
+        "        names = os.listdir('/proc')\n"
+        "    except OSError:\n"
+        "        return []\n"
+        "    seen = []\n"
+        "    for pid in (int(n) for n in names if n.isdigit()):\n"
+        "        for what in ('fd', 'map_files'):\n"
+        "            try:\n"
+        "                if os.listdir(f'/proc/{pid}/{what}') and pid != os.getpid():\n"
+        "                    seen += [(pid, os.readlink(f'/proc/{pid}/fd/{n}')) for n in\n"
+        "                             os.listdir(f'/proc/{pid}/fd')]\n"
+        "            except OSError:\n"
+        "                pass\n"
+        "    return sorted(set(seen))\n"
+    )
+    script = ScriptCheck(
+        id="s",
+        module="solution",
+        names=("f",),
+        code="seen = f(0)\nassert not [s for s in seen if s[0] != 1], seen\n"
+        "assert len([s for s in seen if 'pipe' in s[1]]) <= 3, seen",
+    )
+    verdict = grade(provider, (script,), spy)
+    assert verdict.solved, verdict.reason

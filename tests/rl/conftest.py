@@ -1,0 +1,186 @@
+"""A whole training run without a model: letters as tokens, boxes as dictionaries."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import pytest
+
+from palestra.envs.arguments import tool
+from palestra.envs.base import Env
+from palestra.policies.fake import RecordingTrainer, ScriptedPolicy
+from palestra.rewards import registry
+from palestra.rewards.score import Weighted
+from palestra.rl.config import RLConfig
+from palestra.rl.journal import Journal
+from palestra.rl.step import Run
+from palestra.rl.types import (
+    ExecResult,
+    Json,
+    Message,
+    Observation,
+    Outcome,
+    Sampling,
+    Sandbox,
+    Task,
+    Tool,
+    ToolCall,
+    Verdict,
+)
+from palestra.rollout.config import RolloutConfig
+from palestra.rollout.dialects import DIALECTS
+from palestra.rollout.episode import World
+from palestra.rollout.meter import Meter
+from palestra.rollout.tokens import Chat
+
+SPECIAL = ("<|im_end|>", "<tool_call>", "</tool_call>")
+ANSWER = "answer.txt"
+
+
+class Letters:
+    """A tokenizer with a token per ASCII character."""
+
+    eos_id = 128
+    vocab_size = 128 + len(SPECIAL)
+
+    def encode(self, text: str) -> list[int]:
+        pieces = re.split("(" + "|".join(map(re.escape, SPECIAL)) + ")", text)
+        return [
+            token
+            for piece in pieces
+            for token in ([128 + SPECIAL.index(piece)] if piece in SPECIAL else map(ord, piece))
+        ]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(chr(i) if i < 128 else SPECIAL[i - 128] for i in ids)
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool], *, reply: bool) -> str:
+        text = "".join(f"{m.role}:{m.content}<|im_end|>\n" for m in messages)
+        return text + "assistant:" * reply
+
+    def token_id(self, token: str) -> int | None:
+        return 128 + SPECIAL.index(token) if token in SPECIAL else None
+
+
+class Memory:
+    """A box in memory; it can run nothing."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    async def exec(self, argv: Sequence[str], **_: Any) -> ExecResult:
+        raise NotImplementedError
+
+    async def read(self, path: str, *, max_bytes: int = 1 << 20) -> bytes:
+        if path not in self.files:
+            raise FileNotFoundError(path)
+        return self.files[path]
+
+    async def write(self, path: str, data: bytes) -> None:
+        self.files[path] = data
+
+
+class Memories:
+    """A provider of such boxes."""
+
+    name = "memory"
+    guarantees: frozenset[str] = frozenset()
+
+    def open(self) -> AbstractAsyncContextManager[Sandbox]:
+        return self._open()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[Sandbox]:
+        await asyncio.sleep(0)  # as every real box, it lets others run
+        yield Memory()
+
+
+class Guess(Env):
+    """The agent says one word and is done."""
+
+    name: ClassVar[str] = "test/Guess-v0"
+    tools: ClassVar[tuple[Tool, ...]] = (tool("answer", "Answer.", word="string: the word"),)
+    rewards: ClassVar[Mapping[str, Weighted]] = {
+        "tests_pass": Weighted(reward=registry.find("tests_pass"))
+    }
+    max_turns: int = 2
+
+    async def apply(
+        self, task: Task, name: str, arguments: Mapping[str, Json], box: Sandbox
+    ) -> Observation:
+        await box.write(ANSWER, str(arguments["word"]).encode())
+        return Observation(text="", submitted=True)
+
+
+async def no_checks(*_: Any, **__: Any) -> Any:
+    raise NotImplementedError
+
+
+async def grade(task: Task, files: Mapping[str, bytes]) -> Verdict:
+    right = files.get(ANSWER) == task.reference[ANSWER].encode()
+    return Verdict(outcome=Outcome.GRADED, passed={"word": right})
+
+
+def tasks(count: int) -> list[Task]:
+    return [
+        Task(
+            id=f"t{number}",
+            source="test",
+            kind="guess",
+            prompt=f"Guess {number}.",
+            files={},
+            reference={ANSWER: "yes"},
+            artifacts=(ANSWER,),
+            hidden=(),
+        )
+        for number in range(count)
+    ]
+
+
+def coin(context: str, sampling: Sampling) -> str:
+    """Right or wrong by the seed of the reply: the same episode always goes the same way."""
+    word = "yes" if sampling.seed % 2 else "no" * (1 + sampling.seed % 3)
+    return DIALECTS["hermes"].render(ToolCall(name="answer", arguments={"word": word}))
+
+
+MakeRun: TypeAlias = Callable[..., Run]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """Makes runs on one journal and one folder of checkpoints; every part can be replaced."""
+    journal = Journal(tmp_path / "journal.sqlite")
+
+    def make(
+        *, script: Any = coin, grader: Any = grade, count: int = 5, tokens: int = 500, **config: Any
+    ) -> Run:
+        tokenizer = Letters()
+        world = World(
+            env=Guess(no_checks),
+            chat=Chat(tokenizer, DIALECTS["hermes"]),
+            policy=ScriptedPolicy(script, tokenizer),
+            boxes=Memories(),
+            grade=grader,
+            config=RolloutConfig(retries=0, max_in_flight=3),
+            budget_of=lambda kind: tokens,
+            meter=Meter(),
+        )
+        return Run(
+            config=RLConfig(
+                **{"steps": 4, "train_batch_size": 3, "n_samples_per_prompt": 4} | config
+            ),
+            seed=7,
+            tasks=tasks(count),
+            ptx=(),
+            world=world,
+            trainer=RecordingTrainer({"actor/pg_loss": 0.5}),
+            journal=journal,
+            checkpoints=tmp_path / "checkpoints",
+        )
+
+    return make

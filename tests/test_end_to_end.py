@@ -1,0 +1,194 @@
+"""The whole path on real parts: vLLM, DeepSpeed, Ray and a sandbox, at its smallest size."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from palestra.rl.journal import Journal
+from palestra.rl.train import last_checkpoint
+
+PALESTRA = str(Path(sys.executable).with_name("palestra"))
+FUNCTIONS = {
+    "double": ("def double(n):\n    return n * 2\n", ["double(3) == 6", "double(0) == 0"]),
+    "half": ("def half(n):\n    return n // 2\n", ["half(9) == 4", "half(2) == 1"]),
+    "last": ("def last(xs):\n    return xs[-1]\n", ["last([1, 2]) == 2", "last([7]) == 7"]),
+    "area": ("def area(a, b):\n    return a * b\n", ["area(2, 3) == 6", "area(4, 1) == 4"]),
+    "older": ("def older(a, b):\n    return a > b\n", ["older(2, 1) == True", "older(1, 1) == False"]),
+}
+RECIPE = """
+name = "smallest"
+[tasks]
+source = "repair:mbpp:{data}"
+system_prompt = ""
+[policy.tiny]
+vocab_size = 400
+hidden_size = 64
+intermediate_size = 128
+layers = 2
+heads = 2
+kv_heads = 1
+[policy.learner]
+lr = 1e-3
+[policy.engine]
+max_num_seqs = 16
+[policy.sft]
+steps = 60
+batch_size = 16
+lr = 5e-3
+[rollout]
+dialect = "qwen3_coder"
+max_response_length = 48
+max_context_length = 320
+max_turns = 4
+[rl]
+steps = 3
+train_batch_size = 4
+n_samples_per_prompt = 4
+[rl.eval]
+limit = 4
+[rl.ptx]
+coef = 0.1
+samples_per_step = 4
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("smallest")
+    rows = [
+        {"task_id": n, "text": name, "code": code, "test_list": [f"assert {c}" for c in checks]}
+        for n, (name, (code, checks)) in enumerate(FUNCTIONS.items())
+    ]
+    data = folder / "functions.jsonl"
+    data.write_text("".join(json.dumps(row | {"test_setup_code": ""}) + "\n" for row in rows))
+    recipe = folder / "smallest.toml"
+    recipe.write_text(RECIPE.format(data=data))
+    return recipe
+
+
+def command(recipe: Path, run: Path) -> list[str]:
+    return [PALESTRA, "train", str(recipe), "--run", str(run)]
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    done = subprocess.run(command(recipe, run), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return run
+
+
+def weights(run: Path) -> str:
+    checkpoint = last_checkpoint(run / "checkpoints")
+    assert checkpoint is not None
+    return hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_two_sides_agree_and_learn_from_what_was_sampled(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["status"] == "done"
+    assert summary["steps"] == 3
+    assert set(summary["eval"]["before"]) == set(summary["eval"]["after"])
+    with Journal(finished / "journal.sqlite", read_only=True) as journal:
+        steps = dict(journal.steps())
+        trajectories = journal.trajectories(1)
+    assert len(trajectories) == 16
+    assert {turn.version for t in journal_turns(trajectories) for turn in t} == {0}
+    assert any("actor/pg_loss" in metrics for metrics in steps.values()), "no group had a signal"
+    for metrics in steps.values():
+        assert metrics.get("mismatch/logprob_abs_diff_max", 0.0) < 1e-4
+        assert metrics["mismatch/probe_max"] < 1e-4
+        lanes = [v for k, v in metrics.items() if k.startswith("timing_s/") and "/step" not in k]
+        assert sum(lanes) == pytest.approx(metrics["timing_s/step"], rel=0.03)
+    for name in ("learning_curve.png", "metrics.jsonl", "config.toml", "versions.json"):
+        assert (finished / name).stat().st_size > 0
+    assert list((finished / "tensorboard").glob("events*"))
+
+
+def journal_turns(trajectories: list) -> list:
+    return [t.turns for t in trajectories]
+
+
+def test_killed_at_random_points_it_ends_with_the_same_weights(
+    finished: Path, recipe: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "killed"
+    rng = random.Random(os.environ.get("PALESTRA_KILL_SEED", "1"))
+    # One kill in the middle of playing a step, one soon after a step was finished.
+    kill_when(recipe, run, lambda journal: len(journal.trajectories(1)) >= rng.randint(1, 12))
+    before = trajectories_of(run)
+    assert before, "the kill came before anything was played"
+    kill_when(recipe, run, lambda journal: (journal.last_step() or 0) >= 1 + rng.randint(0, 1))
+    done = subprocess.run(command(recipe, run), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    after = trajectories_of(run)
+    assert {key: after[key] for key in before} == before, "a finished trajectory was lost"
+    assert after == trajectories_of(finished)
+    assert weights(run) == weights(finished)
+    rows = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [1, 2, 3]
+
+
+def kill_when(recipe: Path, run: Path, reached) -> None:  # type: ignore[no-untyped-def]
+    process = subprocess.Popen(
+        command(recipe, run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 400
+    try:
+        while True:
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline, "the run never got that far"
+            if (run / "journal.sqlite").exists():
+                with Journal(run / "journal.sqlite", read_only=True) as journal:
+                    if reached(journal):
+                        break
+            time.sleep(0.05)
+        children = psutil.Process(process.pid).children(recursive=True)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    gone, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive, f"left behind: {[p.cmdline()[:2] for p in alive]}"
+
+
+def trajectories_of(run: Path) -> dict[str, tuple[tuple[int, ...], ...]]:
+    with Journal(run / "journal.sqlite", read_only=True) as journal:
+        return {
+            t.id: tuple(turn.token_ids for turn in t.turns)
+            for step in (1, 2, 3)
+            for t in journal.trajectories(step)
+        }
+
+
+def test_interrupted_it_leaves_nothing_behind_and_says_how_to_go_on(
+    recipe: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "interrupted"
+    process = subprocess.Popen(
+        command(recipe, run), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "supervised warm start" in line:
+            break
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "to go on: palestra train" in rest
+    gone, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
+    assert json.loads((run / "summary.json").read_text())["status"] == "stopped"
