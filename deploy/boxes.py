@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from palestra.envs.sources import load
@@ -12,6 +13,7 @@ from palestra.rl.types import CheckRunner, Grader, SandboxProvider
 from palestra.sandbox.auto import choose
 from palestra.sandbox.checks import make_grader, run_checks
 from palestra.sandbox.config import SandboxConfig
+from palestra.sandbox.workspace import reap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +31,13 @@ class Boxes:
 def open_boxes(config: SandboxConfig | None = None, *, unsafe_local: bool) -> Boxes:
     """The strongest boxes of this machine; raises ``UserError`` when they are too weak."""
     config = config or SandboxConfig()
+    reap()  # what drivers that were killed left behind
     provider = choose(frozenset(config.require), unsafe_local=unsafe_local)
-    grader = make_grader(provider, concurrency=config.max_boxes)
-    return Boxes(provider=provider, run_checks=run_checks, grader=grader)
+    return Boxes(
+        provider=provider,
+        run_checks=partial(run_checks, check_s=config.check_s),
+        grader=make_grader(provider, concurrency=config.max_boxes, check_s=config.check_s),
+    )
 
 
 async def load_tasks(

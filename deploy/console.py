@@ -97,6 +97,15 @@ class Console:
             yield self._lines(total, what)
 
     @contextmanager
+    def bar(self, total: int, what: str) -> Iterator[Advance]:
+        """A bar on a terminal and nothing elsewhere, for work that reports in lines of its own."""
+        if self._screen.is_terminal:
+            with self._bar(total, what) as advance:
+                yield advance
+        else:
+            yield lambda count=1: None
+
+    @contextmanager
     def _bar(self, total: int, what: str) -> Iterator[Advance]:
         columns = (
             TextColumn("{task.description}", markup=False),

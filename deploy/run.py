@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -145,9 +145,15 @@ class Job:
             f"training: {run.config.steps} steps of {run.config.train_batch_size} tasks x "
             f"{run.config.n_samples_per_prompt} episodes"
         )
-        names = self.config.logger
-        with Loggers(names, self.folder.path, self.journal, self.console) as loggers:
-            await train_loop(run, heldout, loggers.log, partial(_announce, self.console))
+        names, console = self.config.logger, self.console
+        episodes = run.config.train_batch_size * run.config.n_samples_per_prompt
+        left = run.config.steps - (self.journal.last_step() or 0)
+        with (
+            Loggers(names, self.folder.path, self.journal, console) as loggers,
+            console.bar(left * episodes, "episodes") as advance,
+        ):
+            run = replace(run, on_episode=advance)
+            await train_loop(run, heldout, loggers.log, partial(_announce, console))
 
     def _summarize(self, status: Status, wall_s: float) -> None:
         last = last_checkpoint(self.folder.checkpoints)

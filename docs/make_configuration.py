@@ -1,6 +1,6 @@
 """Writes docs/configuration.md from the docstrings of the configuration models.
 
-    .venv/bin/python docs/make_configuration.py
+.venv/bin/python docs/make_configuration.py
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from palestra.envs.arguments import ToolError, accept
 from palestra.rewards.score import Weighted
+from palestra.rl.errors import PathRefused
 from palestra.rl.types import (
     CheckRunner,
     Demonstration,
@@ -72,7 +73,7 @@ class Env(ABC):
         try:
             arguments = accept(call, self.tools)
             return await self.apply(task, call.name, arguments, box)
-        except ToolError as error:
+        except (ToolError, PathRefused) as error:
             return Observation(text=str(error))
 
     @abstractmethod

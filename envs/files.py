@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from palestra.envs.arguments import ToolError
 from palestra.envs.base import Env
 from palestra.envs.feedback import report
 from palestra.envs.unit_tests import keep_only
+from palestra.rl.errors import PathRefused
 from palestra.rl.types import CheckJob, Json, Observation, Sandbox, Task, UnitCheck
 
 MAX_BYTES = 200_000
@@ -41,8 +43,12 @@ class FileEnv(Env):
 
 
 async def collect(task: Task, box: Sandbox) -> dict[str, bytes]:
-    """The artifacts of a task as they are in the box: what is graded."""
-    return {path: await box.read(path) for path in task.artifacts}
+    """What is graded: the declared artifacts as they are; one that cannot be read is missing."""
+    files: dict[str, bytes] = {}
+    for path in task.artifacts:
+        with suppress(PathRefused):
+            files[path] = await box.read(path)
+    return files
 
 
 def artifact(task: Task, arguments: Mapping[str, Json]) -> str:

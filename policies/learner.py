@@ -127,7 +127,8 @@ class DeepSpeedLearner:
             self.engine.set_gradient_accumulation_boundary(index == len(micros) - 1)
             self.engine.backward(loss)
             for name, value in metrics.items():
-                sums[name] = sums.get(name, 0.0) + value
+                seen = sums.get(name, 0.0)
+                sums[name] = max(seen, value) if name.startswith("max:") else seen + value
         self.engine.step()
         self.steps += 1
         return self._report(sums, policy_tokens, ptx_tokens)

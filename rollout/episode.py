@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from palestra.envs.base import Env
+from palestra.envs.files import collect
 from palestra.rewards.score import score
 from palestra.rl.errors import EngineError, GraderError, InfraError, SandboxError, boundary
 from palestra.rl.types import (
@@ -114,7 +115,7 @@ async def _converse(
             if not limit.expired():  # a box that timed out is our fault, not the agent's
                 raise
             stop = Stop.TIME_LIMIT
-        return _Transcript(turns, stop, await _collect(ticket.task, box))
+        return _Transcript(turns, stop, await collect(ticket.task, box))
 
 
 async def _turns(
@@ -193,17 +194,6 @@ async def _act(task: Task, world: World, box: Sandbox, turn: Turn) -> tuple[Turn
         if observation.submitted:
             return replace(turn, message=message), answers, True
     return replace(turn, message=message, observation="\n".join(answers)), answers, False
-
-
-async def _collect(task: Task, box: Sandbox) -> dict[str, bytes]:
-    """The declared artifacts as the agent left them; what cannot be read counts as missing."""
-    files: dict[str, bytes] = {}
-    for path in task.artifacts:
-        try:
-            files[path] = await box.read(path)
-        except (OSError, ValueError):
-            continue
-    return files
 
 
 async def _scored(played: Trajectory, world: World) -> Trajectory:

@@ -18,5 +18,6 @@ class SandboxConfig(Settings):
     """Guarantees without which the run does not start."""
     max_boxes: int = Field(default=4, ge=1)
     """Commands running in boxes at once."""
-    exec_timeout: float = Field(default=10.0, gt=0)
-    """Seconds before a command in a box is killed."""
+    check_s: float = Field(default=2.0, gt=0)
+    """Processor seconds of one check before it counts as failed; functions that take microseconds
+    deserve less, because a candidate that loops for ever uses it up."""

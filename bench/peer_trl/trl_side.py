@@ -24,7 +24,6 @@ def main(plan: dict, wire: Wire) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    torch.set_num_threads(plan["threads"])
     lanes = Lanes()
     seen: dict[str, Any] = {}
 
@@ -68,8 +67,10 @@ def main(plan: dict, wire: Wire) -> None:
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             self.report()
-            if wire.receive() == "quit":
+            command = wire.receive()
+            if command["do"] == "quit":
                 raise SystemExit(0)
+            torch.set_num_threads(command["threads"])
             lanes.take()
             seen["started"] = time.perf_counter()
 

@@ -74,8 +74,8 @@ def test_checkpoints_come_every_few_steps_and_after_the_last(
 
 
 def test_the_penalty_is_in_the_advantage_and_not_in_the_journal(make_run: MakeRun) -> None:
-    # Wrong answers are of three lengths; this budget cuts the longest short.
-    free, fined = make_run(tokens=54), make_run(tokens=54, budget={"penalty": 0.5})
+    # Wrong answers are of three lengths; this budget cuts the longer ones short.
+    free, fined = make_run(tokens=53), make_run(tokens=53, budget={"penalty": 0.5})
     step(1, free)
     step(1, fined)
     assert policy(fined).asked == [], "both learn from the same episodes"

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from palestra.rl.errors import SandboxError, UserError
+from palestra.rl.errors import PathRefused, SandboxError, UserError
 from palestra.rl.types import ExecResult, Sandbox, SandboxProvider
 from palestra.sandbox import workspace
 from palestra.sandbox.auto import GRADING, choose
-from palestra.sandbox.files import PathRefused
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.process import Capture
 from palestra.sandbox.unsafe import UnsafeLocal
