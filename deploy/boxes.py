@@ -32,7 +32,8 @@ def open_boxes(config: SandboxConfig | None = None, *, unsafe_local: bool) -> Bo
     """The strongest boxes of this machine; raises ``UserError`` when they are too weak."""
     config = config or SandboxConfig()
     reap()  # what drivers that were killed left behind
-    provider = choose(frozenset(config.require), unsafe_local=unsafe_local)
+    require = frozenset(config.require)
+    provider = choose(require, backend=config.backend, unsafe_local=unsafe_local)
     return Boxes(
         provider=provider,
         run_checks=partial(run_checks, check_s=config.check_s),

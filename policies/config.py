@@ -13,13 +13,21 @@ class TinyConfig(Settings):
     """Shape of the policy that is built when no model folder is given (Qwen3 architecture)."""
 
     vocab_size: int = Field(default=1024, ge=300)
+    """Tokens of the byte-level BPE tokenizer."""
     hidden_size: int = 192
+    """Width of the residual stream."""
     intermediate_size: int = 512
+    """Width of the feed-forward layers."""
     layers: int = Field(default=4, ge=1)
+    """Decoder layers."""
     heads: int = 6
+    """Query heads."""
     kv_heads: int = 2
+    """Key and value heads; divides `heads`."""
     head_dim: int = 32
+    """Width of one head."""
     max_position_embeddings: int = 1024
+    """Longest sequence."""
 
 
 class EngineConfig(Settings):
@@ -49,7 +57,9 @@ class LearnerConfig(Settings):
     lr: float = Field(default=1e-6, gt=0)
     """Peak learning rate of AdamW."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay of the first and second moment."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled weight decay."""
     grad_clip: float = Field(default=1.0, gt=0)
     """Global gradient norm above which gradients are scaled down."""
     warmup_steps: int = Field(default=0, ge=0)
@@ -76,7 +86,9 @@ class SftConfig(Settings):
     batch_size: int = Field(default=64, ge=1)
     """Demonstrations per step."""
     lr: float = Field(default=2e-3, gt=0)
+    """Peak learning rate; falls linearly to a tenth."""
     warmup_steps: int = Field(default=20, ge=0)
+    """Steps over which the learning rate rises linearly."""
     mistakes: float = Field(default=0.3, ge=0, le=1)
     """Share of demonstrations with a planted mistake that is then repaired."""
 

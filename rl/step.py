@@ -61,6 +61,9 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
             + "; ".join(sorted({t.reason for t in trajectories if t.reason})[:3])
         )
 
+    for trajectory in trajectories:
+        run.journal.add_trajectory(trajectory)
+
     policy_samples = [
         sample for group in groups for sample in samples(group, by_std=run.config.norm_adv_by_std)
     ]
@@ -85,7 +88,9 @@ async def play_step(step: int, run: Run) -> list[Trajectory]:
     tickets = [ticket for ticket in draw(step, run) if ticket.id not in done]
 
     def finished(trajectory: Trajectory) -> None:
-        run.journal.add_trajectory(trajectory)
+        # What we lost is played again after a restart; it is recorded once the step goes on.
+        if trajectory.outcome is not Outcome.INFRA_FAILURE:
+            run.journal.add_trajectory(trajectory)
         done[trajectory.id] = trajectory
         run.on_episode()
 

@@ -24,18 +24,21 @@ _PROVIDERS: dict[str, Callable[..., SandboxProvider]] = {
 def choose(
     require: frozenset[str] = GRADING,
     *,
+    backend: str = "auto",
     unsafe_local: bool = False,
     root: Path | None = None,
     limits: Limits | None = None,
 ) -> SandboxProvider:
     """The first of bubblewrap and Landlock that works and gives every guarantee in ``require``.
 
-    Raises ``UserError`` naming what is missing. ``unsafe_local`` gives plain processes instead.
+    ``backend`` other than ``auto`` allows only that one. Raises ``UserError`` naming what is missing. ``unsafe_local`` gives plain processes instead.
     """
     if unsafe_local:
         return UnsafeLocal(root=root, limits=limits)
     problems: list[str] = []
     for name, make in _PROVIDERS.items():
+        if backend not in ("auto", name):
+            continue
         try:
             provider = make(root=root, limits=limits)
         except SandboxError as error:

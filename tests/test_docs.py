@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from palestra.deploy.cli import COMMANDS, LATER, build_parser, main
+from palestra.deploy.config_file import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -140,6 +141,15 @@ def test_readme_recipes_and_make_targets_exist() -> None:
             assert f"\n{''.join(target)}:" in makefile, (page, target)
         for recipe in re.findall(r"recipes/\w+\.toml", text):
             assert (ROOT / recipe).is_file(), (page, recipe)
+
+
+def test_pages_show_the_last_checkpoint_of_the_tiny_recipe() -> None:
+    steps = load_recipe(ROOT / "recipes/tiny.toml").config.rl.steps
+    for page in PAGES:
+        shown = re.findall(r"runs/tiny/checkpoints/step-(\d+)", page.read_text())
+        assert set(shown) <= {str(steps)}, page
+        more = re.findall(r"tiny\.toml --set rl\.steps=(\d+)", page.read_text())
+        assert all(int(number) > steps for number in more), page
 
 
 def test_ci_runs_the_readme_s_test_command() -> None:

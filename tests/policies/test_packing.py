@@ -43,7 +43,7 @@ sizes_lists = st.lists(st.integers(0, 30), max_size=12)
 
 
 @given(sizes=sizes_lists, row=st.integers(1, 60), micro=st.integers(1, 200))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_every_loss_token_appears_once_with_its_own_signals(
     sizes: list[int], row: int, micro: int
 ) -> None:
@@ -85,7 +85,7 @@ def test_every_loss_token_appears_once_with_its_own_signals(
 
 
 @given(sizes=sizes_lists, row=st.integers(1, 60), micro=st.integers(1, 200))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_rows_and_micro_batches_keep_to_their_sizes(sizes: list[int], row: int, micro: int) -> None:
     batches = pack(sizes, row, micro)
     capacity = max([row, *sizes])

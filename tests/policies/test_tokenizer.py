@@ -24,7 +24,7 @@ def tokenizer(tiny: Path) -> HFTokenizer:
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_text_survives_byte_for_byte(tokenizer: HFTokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
     assert all(0 <= i < tokenizer.vocab_size for i in ids)

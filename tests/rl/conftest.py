@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from palestra.envs.arguments import tool
 from palestra.envs.base import Env
@@ -17,6 +18,7 @@ from palestra.policies.fake import RecordingTrainer, ScriptedPolicy
 from palestra.rewards import registry
 from palestra.rewards.score import Weighted
 from palestra.rl.config import RLConfig
+from palestra.rl.errors import PathRefused
 from palestra.rl.journal import Journal
 from palestra.rl.step import Run
 from palestra.rl.types import (
@@ -40,6 +42,10 @@ from palestra.rollout.tokens import Chat
 
 SPECIAL = ("<|im_end|>", "<tool_call>", "</tool_call>")
 ANSWER = "answer.txt"
+
+# The machine is shared: no test may depend on how fast it is.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 
 class Letters:
@@ -78,7 +84,7 @@ class Memory:
 
     async def read(self, path: str, *, max_bytes: int = 1 << 20) -> bytes:
         if path not in self.files:
-            raise FileNotFoundError(path)
+            raise PathRefused(f"{path}: missing")
         return self.files[path]
 
     async def write(self, path: str, data: bytes) -> None:
@@ -90,13 +96,16 @@ class Memories:
 
     name = "memory"
     guarantees: frozenset[str] = frozenset()
+    opened = 0
 
     def open(self) -> AbstractAsyncContextManager[Sandbox]:
         return self._open()
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Sandbox]:
-        await asyncio.sleep(0)  # as every real box, it lets others run
+        self.opened += 1
+        for _ in range(self.opened % 4 * 5):  # episodes end in another order than they began
+            await asyncio.sleep(0)
         yield Memory()
 
 

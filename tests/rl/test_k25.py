@@ -59,7 +59,7 @@ def inside(ratio: float, objective: K25) -> bool:
     tau=st.sampled_from([0.0, 0.01, 0.5]),
     mask_reg=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_value_and_gradient_are_the_closed_form(
     seed: int, alpha: float, beta: float, tau: float, mask_reg: bool
 ) -> None:
@@ -111,7 +111,7 @@ def test_mask_reg_switches_the_pull_back_off_outside_only(ratio: float) -> None:
 
 
 @given(seed=seeds, tau=st.sampled_from([0.0, 0.3]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_on_policy_it_is_reinforce(seed: int, tau: float) -> None:
     table = Table(seed, spread=0.0)
     objective = K25(alpha=0.5, beta=2.0, tau=tau)

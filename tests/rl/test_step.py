@@ -255,6 +255,10 @@ def test_evaluation_before_after_and_between(make_run: MakeRun) -> None:
     for row in rows:
         solved[row.step].append((row.task_id, row.sample, row.solved))
     assert solved[0] == solved[3], "the same policy, so the same result: seeds are fixed"
+    again = make_run(steps=3, eval={"freq": 1, "limit": 2, "samples": 2})
+    _, evaluated = run_loop(again, heldout)
+    assert evaluated == [(3, *split) for split in both], "done once, a run is not begun again"
+    assert policy(again).asked == []
     # Evaluated episodes are never trained on.
     ids = {t.id for n in (1, 2, 3) for t in run.journal.trajectories(n)}
     assert not any("eval" in name for name in ids)

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar, TypeAlias
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from palestra.envs.arguments import tool
 from palestra.envs.base import Env
@@ -17,6 +18,7 @@ from palestra.policies.tiny import build
 from palestra.policies.tokenizer import HFTokenizer
 from palestra.rewards import registry
 from palestra.rewards.score import Weighted
+from palestra.rl.errors import PathRefused
 from palestra.rl.types import (
     ExecResult,
     Json,
@@ -41,6 +43,10 @@ TOOLS = (
 )
 TEXTS = ["def add(a, b):\n    return a + b\n", "1 of 2 tests passed", "Fix the file: system user"]
 FILE = "answer.txt"
+
+# The machine is shared: no test may depend on how fast it is.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +77,7 @@ class Memory:
 
     async def read(self, path: str, *, max_bytes: int = 1 << 20) -> bytes:
         if path not in self.files:
-            raise FileNotFoundError(path)
+            raise PathRefused(f"{path}: missing")
         return self.files[path]
 
     async def write(self, path: str, data: bytes) -> None:

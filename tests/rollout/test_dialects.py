@@ -31,7 +31,7 @@ nested = st.recursive(
     max_leaves=5,
 )
 json_calls = st.builds(ToolCall, name=plain, arguments=st.dictionaries(plain, nested, max_size=3))
-many = settings(max_examples=60, deadline=None)
+many = settings(max_examples=60)
 
 
 def reply(text: str, tokenizer: HFTokenizer) -> list[int]:
@@ -171,7 +171,7 @@ def test_a_repeated_parameter_is_named() -> None:
 
 @both
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_random_ids_give_a_message_or_malformed(
     dialect: Dialect, tokenizer: HFTokenizer, data: st.DataObject
 ) -> None:

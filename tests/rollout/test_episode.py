@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -291,46 +292,40 @@ def test_an_engine_error_is_no_reward(
 
 
 class BrokenBoxes:
-    """Boxes whose ``write`` fails from the second time on: after the set-up."""
+    """Boxes that break after the set-up, at the first ``write`` or ``read``."""
 
-    def __init__(self, inner: Any, error: Exception) -> None:
+    def __init__(self, inner: Any, method: str, error: Exception) -> None:
         self.inner = inner
+        self.method = method
         self.error = error
 
-    def open(self) -> Any:
-        return _Broken(self.inner.open(), self.error)
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Sandbox]:
+        async with self.inner.open() as box:
+            write = box.write
+
+            async def broken(*_: Any, **__: Any) -> Any:
+                raise self.error
+
+            async def set_up(path: str, data: bytes) -> None:
+                await write(path, data)
+                box.write = write
+                setattr(box, self.method, broken)
+
+            box.write = set_up
+            yield box
 
 
-class _Broken:
-    def __init__(self, inner: Any, error: Exception) -> None:
-        self.inner = inner
-        self.error = error
-
-    async def __aenter__(self) -> Sandbox:
-        box = await self.inner.__aenter__()
-        write, error, written = box.write, self.error, []
-
-        async def once(path: str, data: bytes) -> None:
-            if written:
-                raise error
-            written.append(path)
-            await write(path, data)
-
-        box.write = once
-        return box
-
-    async def __aexit__(self, *raised: Any) -> Any:
-        return await self.inner.__aexit__(*raised)
-
-
+@pytest.mark.parametrize("method", ["write", "read"])
 @pytest.mark.parametrize("error", [SandboxError("gone"), OSError("gone"), TimeoutError("gone")])
 def test_a_broken_box_is_never_the_agents_fault(
-    make_world: MakeWorld, make_ticket: MakeTicket, error: Exception
+    make_world: MakeWorld, make_ticket: MakeTicket, method: str, error: Exception
 ) -> None:
     world = make_world([WRITE, SUBMIT])
-    played = run(replace(world, boxes=BrokenBoxes(world.boxes, error)), make_ticket())
+    played = run(replace(world, boxes=BrokenBoxes(world.boxes, method, error)), make_ticket())
     assert (played.stop, played.outcome) == (Stop.INFRA_ERROR, Outcome.INFRA_FAILURE)
     assert played.reward is None and played.reason
+    assert seen(world) == []
 
 
 async def no_verdict(task: Task, files: Mapping[str, bytes]) -> Verdict:

@@ -49,7 +49,7 @@ def written(step: DemoStep) -> str:
 
 
 @given(taken=steps)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_appended_ids_spell_the_template_of_the_whole_conversation(
     chat: Chat, tokenizer: HFTokenizer, taken: list[DemoStep]
 ) -> None:
@@ -84,7 +84,7 @@ def test_a_returned_list_is_the_callers_own(chat: Chat) -> None:
 
 
 @given(taken=steps)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_demonstrations_teach_what_the_assistant_wrote_and_nothing_else(
     chat: Chat, tokenizer: HFTokenizer, taken: list[DemoStep]
 ) -> None:
