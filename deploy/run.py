@@ -35,7 +35,7 @@ from palestra.rl.train import train as train_loop
 from palestra.rl.types import Task
 from palestra.rollout.episode import World
 
-PROBES = 8
+PROBES = 4
 
 
 def sft(config: RunConfig, run_dir: Path, unsafe_local: bool = False) -> int:

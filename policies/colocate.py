@@ -16,7 +16,7 @@ from palestra.policies import guards
 from palestra.rl.errors import EngineError
 from palestra.rl.types import Batch, Completion, Sampling
 
-PROBE_TOKENS = 24
+PROBE_TOKENS = 12
 
 
 class EngineSide(Protocol):
