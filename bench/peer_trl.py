@@ -73,7 +73,8 @@ ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent / "peer_trl"
 VENV = ROOT / ".venv-trl"
 PINS = {"trl": "1.16.0", "accelerate": "1.15.0", "datasets": "5.2.0"}
-TORCH_CPU_INDEX = os.environ.get("PALESTRA_TORCH_INDEX", "https://download.pytorch.org/whl/cpu")
+TORCH_INDEX = os.environ.get("TORCH_INDEX", "")
+"""An index that offers PyTorch's CPU wheels, as for `make install`; unset: what pip knows."""
 PHASES = ("generate", "score", "learn", "sync", "rest")
 SIDES = ("palestra", "trl")
 GROUP = 8
@@ -128,14 +129,9 @@ def ensure_venv() -> Path:
     if not python.is_file():
         subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    # What pip is configured with first, then PyTorch's own index.
-    if subprocess.run([*pip, wanted[0]]).returncode:
-        say(f"trying {TORCH_CPU_INDEX}")
-        if subprocess.run([*pip, wanted[0], "--index-url", TORCH_CPU_INDEX]).returncode:
-            raise SystemExit(
-                f"{wanted[0]} is on neither pip's indexes nor {TORCH_CPU_INDEX}; set "
-                "PALESTRA_TORCH_INDEX to an index that has it"
-            )
+    index = ["--index-url", TORCH_INDEX] if TORCH_INDEX else []
+    if subprocess.run([*pip, wanted[0], *index]).returncode:
+        raise SystemExit(f"pip finds no {wanted[0]}; set TORCH_INDEX to an index that has it")
     subprocess.run([*pip, *wanted], check=True)
     marker.write_text("\n".join(wanted))
     return python

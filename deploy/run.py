@@ -23,7 +23,7 @@ from palestra.deploy.plot import learning_curve
 from palestra.deploy.run_folder import RunFolder
 from palestra.deploy.summary import Status, summarize
 from palestra.deploy.tasks import Workshop, open_workshop
-from palestra.deploy.warm_start import demonstrations, warm_start
+from palestra.deploy.warm_start import ptx_samples, warm_start
 from palestra.deploy.world import make_world
 from palestra.policies.colocate import Colocated
 from palestra.rl.errors import UserError
@@ -126,7 +126,7 @@ class Job:
             gather=gather,
             say=self.console.say,
         )
-        ptx = demonstrations(config, shop.env, world.chat, tasks, 0) if config.rl.ptx.coef else []
+        ptx = ptx_samples(config, shop.env, world.chat, tasks)
         return Run(
             config=config.rl,
             seed=config.seed,

@@ -103,8 +103,17 @@ def demonstrations(
     config: RunConfig, env: Env, chat: Chat, train: Sequence[Task], epoch: int
 ) -> list[Sample]:
     """Demonstrations of the training tasks as samples; every epoch varies them."""
-    seed = config.seed * 1000 + epoch
-    demos = env.demonstrations(train, seed, mistakes=config.policy.sft.mistakes)
+    seed, sft = config.seed * 1000 + epoch, config.policy.sft
+    demos = env.demonstrations(train, seed, mistakes=sft.mistakes, careless=sft.careless)
+    return [chat.demonstration(demo, env.tools) for demo in demos]
+
+
+def ptx_samples(config: RunConfig, env: Env, chat: Chat, train: Sequence[Task]) -> list[Sample]:
+    """The supervised samples beside RL: the careful demonstrations alone (K2 wants this set to be
+    of high quality); none when their weight is 0."""
+    if not config.rl.ptx.coef:
+        return []
+    demos = env.demonstrations(train, config.seed, mistakes=config.policy.sft.mistakes)
     return [chat.demonstration(demo, env.tools) for demo in demos]
 
 

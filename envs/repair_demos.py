@@ -44,6 +44,7 @@ def demonstrate(
     seed: int,
     *,
     mistakes: float,
+    careless: float,
     prompt: Callable[[Task], tuple[Message, ...]],
 ) -> Iterator[Demonstration]:
     """One demonstration per task, in order; each depends on ``seed`` and its own task only."""
@@ -60,7 +61,9 @@ def demonstrate(
         last = edits[-1]
         others = [t for t in same_line.get(_place(task, last), []) if _text(t) != last.broken]
         wrong = rng.choice(others) if others and rng.random() < mistakes else None
-        steps = tuple(_steps(task, edits, wrong, test_first=rng.random() < TEST_FIRST))
+        test_first = rng.random() < TEST_FIRST
+        verify = bool(wrong) or rng.random() >= careless
+        steps = tuple(_steps(task, edits, wrong, test_first=test_first, verify=verify))
         yield Demonstration(task_id=task.id, prompt=prompt(task), steps=steps)
 
 
@@ -73,7 +76,7 @@ def _text(task: Task) -> str:
 
 
 def _steps(
-    task: Task, edits: Sequence[LineEdit], wrong: Task | None, *, test_first: bool
+    task: Task, edits: Sequence[LineEdit], wrong: Task | None, *, test_first: bool, verify: bool
 ) -> Iterator[DemoStep]:
     if test_first and task.visible:
         yield _step("test", task.labels["observed"])
@@ -84,7 +87,7 @@ def _steps(
         if task.visible:
             yield _step("test", wrong.labels["observed"])
     yield _replace(task, edits[-1], edits[-1].original)
-    if task.visible:
+    if task.visible and verify:
         yield _step("test", all_passed(len(task.visible)))
     yield _step("submit", "")
 

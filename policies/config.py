@@ -58,6 +58,9 @@ class LearnerConfig(Settings):
     """Peak learning rate of AdamW."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay of the first and second moment."""
+    eps: float = Field(default=1e-8, gt=0)
+    """AdamW's epsilon. Near the size of the gradients it keeps parameters still that have nothing
+    but noise, which otherwise move as far as all others."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's decoupled weight decay."""
     grad_clip: float = Field(default=1.0, gt=0)
@@ -91,6 +94,8 @@ class SftConfig(Settings):
     """Steps over which the learning rate rises linearly."""
     mistakes: float = Field(default=0.3, ge=0, le=1)
     """Share of demonstrations with a planted mistake that is then repaired."""
+    careless: float = Field(default=0.0, ge=0, le=1)
+    """Share of the other demonstrations that submit without running the tests."""
 
 
 class PolicyConfig(Settings):

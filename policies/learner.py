@@ -99,7 +99,7 @@ class DeepSpeedLearner:
                 "params": {
                     "lr": config.lr,
                     "betas": list(config.betas),
-                    "eps": 1e-8,
+                    "eps": config.eps,
                     "weight_decay": config.weight_decay,
                     "torch_adam": self.device.type == "cpu",
                 },

@@ -31,7 +31,8 @@ def choose(
 ) -> SandboxProvider:
     """The first of bubblewrap and Landlock that works and gives every guarantee in ``require``.
 
-    ``backend`` other than ``auto`` allows only that one. Raises ``UserError`` naming what is missing. ``unsafe_local`` gives plain processes instead.
+    ``backend`` other than ``auto`` allows only that one. Raises ``UserError`` naming what is
+    missing. ``unsafe_local`` gives plain processes instead.
     """
     if unsafe_local:
         return UnsafeLocal(root=root, limits=limits)
