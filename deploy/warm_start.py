@@ -104,7 +104,8 @@ def demonstrations(
 ) -> list[Sample]:
     """Demonstrations of the training tasks as samples; every epoch varies them."""
     seed, sft = config.seed * 1000 + epoch, config.policy.sft
-    demos = env.demonstrations(train, seed, mistakes=sft.mistakes, careless=sft.careless)
+    shares = {"mistakes": sft.mistakes, "careless": sft.careless, "unchanged": sft.unchanged}
+    demos = env.demonstrations(train, seed, **shares)
     return [chat.demonstration(demo, env.tools) for demo in demos]
 
 

@@ -93,7 +93,13 @@ class Env(ABC):
         return ()
 
     def demonstrations(
-        self, tasks: Sequence[Task], seed: int, *, mistakes: float = 0.0, careless: float = 0.0
+        self,
+        tasks: Sequence[Task],
+        seed: int,
+        *,
+        mistakes: float = 0.0,
+        careless: float = 0.0,
+        unchanged: float = 0.0,
     ) -> Iterator[Demonstration]:
         """Solved episodes for a supervised start; none unless the environment can write them."""
         return iter(())

@@ -45,6 +45,7 @@ def demonstrate(
     *,
     mistakes: float,
     careless: float,
+    unchanged: float,
     prompt: Callable[[Task], tuple[Message, ...]],
 ) -> Iterator[Demonstration]:
     """One demonstration per task, in order; each depends on ``seed`` and its own task only."""
@@ -63,7 +64,8 @@ def demonstrate(
         wrong = rng.choice(others) if others and rng.random() < mistakes else None
         test_first = rng.random() < TEST_FIRST
         verify = bool(wrong) or rng.random() >= careless
-        steps = tuple(_steps(task, edits, wrong, test_first=test_first, verify=verify))
+        text = last.broken if not verify and rng.random() < unchanged else last.original
+        steps = tuple(_steps(task, edits, wrong, text, test_first=test_first, verify=verify))
         yield Demonstration(task_id=task.id, prompt=prompt(task), steps=steps)
 
 
@@ -76,7 +78,13 @@ def _text(task: Task) -> str:
 
 
 def _steps(
-    task: Task, edits: Sequence[LineEdit], wrong: Task | None, *, test_first: bool, verify: bool
+    task: Task,
+    edits: Sequence[LineEdit],
+    wrong: Task | None,
+    text: str,
+    *,
+    test_first: bool,
+    verify: bool,
 ) -> Iterator[DemoStep]:
     if test_first and task.visible:
         yield _step("test", task.labels["observed"])
@@ -86,7 +94,7 @@ def _steps(
         yield _replace(task, edits[-1], _text(wrong), learn=False)
         if task.visible:
             yield _step("test", wrong.labels["observed"])
-    yield _replace(task, edits[-1], edits[-1].original)
+    yield _replace(task, edits[-1], text)
     if task.visible and verify:
         yield _step("test", all_passed(len(task.visible)))
     yield _step("submit", "")
