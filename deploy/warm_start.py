@@ -104,7 +104,7 @@ def demonstrations(
 ) -> list[Sample]:
     """Demonstrations of the training tasks as samples; every epoch varies them."""
     seed, sft = config.seed * 1000 + epoch, config.policy.sft
-    shares = {"mistakes": sft.mistakes, "careless": sft.careless, "unchanged": sft.unchanged}
+    shares = {"mistakes": sft.mistakes, "careless": sft.careless, "gives_up": sft.gives_up}
     demos = env.demonstrations(train, seed, **shares)
     return [chat.demonstration(demo, env.tools) for demo in demos]
 

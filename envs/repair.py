@@ -69,19 +69,19 @@ class Repair(FileEnv):
         *,
         mistakes: float = 0.3,
         careless: float = 0.0,
-        unchanged: float = 0.0,
+        gives_up: float = 0.0,
     ) -> Iterator[Demonstration]:
         """One solved episode per task, with true observations known from validation.
 
         A share ``mistakes`` of them (in [0, 1]) first makes a wrong replacement, marked
         ``learn=False``, sees the tests fail and then repairs it; of the others a share ``careless``
-        submits without running the tests, as people do, and of these a share ``unchanged`` puts the
-        broken line back as it was: demonstrations of mixed quality, for RL to tell apart.
+        submits without running the tests, as people do, and of these a share ``gives_up`` changes
+        nothing at all: demonstrations of mixed quality, for RL to tell apart.
 
         Wrong lines are taken from the other tasks given, so held-out mutations stay unseen when
         only the train split is given.
         """
-        shares = {"mistakes": mistakes, "careless": careless, "unchanged": unchanged}
+        shares = {"mistakes": mistakes, "careless": careless, "gives_up": gives_up}
         return demonstrate(tasks, seed, **shares, prompt=self.prompt)
 
 

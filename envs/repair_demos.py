@@ -45,7 +45,7 @@ def demonstrate(
     *,
     mistakes: float,
     careless: float,
-    unchanged: float,
+    gives_up: float,
     prompt: Callable[[Task], tuple[Message, ...]],
 ) -> Iterator[Demonstration]:
     """One demonstration per task, in order; each depends on ``seed`` and its own task only."""
@@ -64,8 +64,9 @@ def demonstrate(
         wrong = rng.choice(others) if others and rng.random() < mistakes else None
         test_first = rng.random() < TEST_FIRST
         verify = bool(wrong) or rng.random() >= careless
-        text = last.broken if not verify and rng.random() < unchanged else last.original
-        steps = tuple(_steps(task, edits, wrong, text, test_first=test_first, verify=verify))
+        if not verify and rng.random() < gives_up:
+            edits = ()
+        steps = tuple(_steps(task, edits, wrong, test_first=test_first, verify=verify))
         yield Demonstration(task_id=task.id, prompt=prompt(task), steps=steps)
 
 
@@ -81,11 +82,11 @@ def _steps(
     task: Task,
     edits: Sequence[LineEdit],
     wrong: Task | None,
-    text: str,
     *,
     test_first: bool,
     verify: bool,
 ) -> Iterator[DemoStep]:
+    """No edits at all is giving up."""
     if test_first and task.visible:
         yield _step("test", task.labels["observed"])
     for edit in edits[:-1]:
@@ -94,7 +95,8 @@ def _steps(
         yield _replace(task, edits[-1], _text(wrong), learn=False)
         if task.visible:
             yield _step("test", wrong.labels["observed"])
-    yield _replace(task, edits[-1], text)
+    if edits:
+        yield _replace(task, edits[-1], edits[-1].original)
     if task.visible and verify:
         yield _step("test", all_passed(len(task.visible)))
     yield _step("submit", "")

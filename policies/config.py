@@ -96,8 +96,8 @@ class SftConfig(Settings):
     """Share of demonstrations with a planted mistake that is then repaired."""
     careless: float = Field(default=0.0, ge=0, le=1)
     """Share of the other demonstrations that submit without running the tests."""
-    unchanged: float = Field(default=0.0, ge=0, le=1)
-    """Share of those careless ones whose edit changes nothing: for RL to tell apart."""
+    gives_up: float = Field(default=0.0, ge=0, le=1)
+    """Share of those careless ones that submit without changing anything: for RL to tell apart."""
 
 
 class PolicyConfig(Settings):

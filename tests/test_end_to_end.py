@@ -20,6 +20,7 @@ from palestra.rl.errors import UserError
 from palestra.rl.journal import Journal
 from palestra.rl.train import last_checkpoint
 
+pytestmark = pytest.mark.timeout(1800)
 PALESTRA = str(Path(sys.executable).with_name("palestra"))
 FUNCTIONS = {
     "double": ("def double(n):\n    return n * 2\n", ["double(3) == 6", "double(0) == 0"]),
