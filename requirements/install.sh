@@ -107,11 +107,22 @@ offer_bubblewrap() {
     say "bubblewrap is missing (apt-get install bubblewrap); Landlock boxes are used instead"
 }
 
+# DeepSpeed compiles a small extension the first time it runs.
+offer_compiler() {
+    if command -v c++ >/dev/null || command -v g++ >/dev/null; then return; fi
+    if as_root_with_apt; then
+        say "installing a C++ compiler, which DeepSpeed needs"
+        if apt_install g++; then return; fi
+    fi
+    fail "DeepSpeed needs a C++ compiler; install g++"
+}
+
 choose_python
 choose_lock
 if [ -f $STAMP ] && [ "$(cat $STAMP)" = "$(fingerprint)" ]; then exit 0; fi
 make_venv
 install_packages
 offer_bubblewrap
+offer_compiler
 fingerprint >$STAMP
 say "done; $VENV/bin/palestra doctor says what works on this machine"
