@@ -1,8 +1,9 @@
 """What every vLLM process of ours loads first (entry point ``vllm.general_plugins``).
 
-It registers the "shm" weight-transfer backend and, on CPU, makes a row of a linear layer
-independent of the rows beside it, so that a sampled token depends on its own context only and not
-on which other episodes happened to be in flight. Without that, no run could be repeated.
+It registers the "shm" weight-transfer backend and, on CPU, replaces vLLM's prepacked linear layers
+by plain ones. A prepacked copy of a tied output head would go stale when weights are updated; and
+rows are padded to a number at which MKL computes each the same whatever stands beside it, so that a
+run can be repeated whichever other episodes happen to be in flight.
 """
 
 from __future__ import annotations
