@@ -336,6 +336,7 @@ class Batch:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecResult:
     """How one command ended. Exactly one of ``exit_code`` and ``signal`` is set, or ``timed_out``.
+    ``oom`` says beside it that the box ran out of its memory.
 
     ``stdout`` and ``stderr`` keep the head and the tail of the output; ``elided`` counts the bytes
     dropped between them. ``report`` is what arrived on the inherited descriptor.
@@ -344,6 +345,7 @@ class ExecResult:
     exit_code: int | None = None
     signal: int | None = None
     timed_out: bool = False
+    oom: bool = False
     stdout: bytes = b""
     stderr: bytes = b""
     elided: int = 0
@@ -356,7 +358,7 @@ class Sandbox(Protocol):
 
     async def exec(
         self,
-        argv: Sequence[str],
+        argv: Sequence[str] | str,
         *,
         stdin: bytes = b"",
         env: Mapping[str, str] | None = None,
@@ -364,8 +366,9 @@ class Sandbox(Protocol):
         max_output: int = 65_536,
         report: bool = False,
     ) -> ExecResult:
-        """Run a command in the work directory. With ``report`` the command inherits a write
-        descriptor, whose number it finds in the variable ``PALESTRA_REPORT_FD``."""
+        """Run a command in the work directory; a string is a line for ``/bin/sh``. With ``report``
+        the command inherits a write descriptor, whose number it finds in the variable
+        ``PALESTRA_REPORT_FD``."""
         ...
 
     async def read(self, path: str, *, max_bytes: int = 1 << 20) -> bytes:

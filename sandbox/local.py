@@ -13,13 +13,13 @@ from pathlib import Path
 from palestra.rl.errors import SandboxError, boundary
 from palestra.rl.types import ExecResult, Sandbox
 from palestra.sandbox import workspace
+from palestra.sandbox.base import completed
 from palestra.sandbox.files import read_below, write_below
 from palestra.sandbox.limits import Cgroup, Limits
 from palestra.sandbox.process import (
     REPORT_VARIABLE,
     Command,
     Ended,
-    completed,
     kill_group,
     run_process,
 )
@@ -51,7 +51,7 @@ class LocalBox:
 
     async def exec(
         self,
-        argv: Sequence[str],
+        argv: Sequence[str] | str,
         *,
         stdin: bytes = b"",
         env: Mapping[str, str] | None = None,
@@ -60,6 +60,7 @@ class LocalBox:
         report: bool = False,
     ) -> ExecResult:
         """Run a command in the work folder; see ``Sandbox.exec``. Raises ``SandboxError``."""
+        argv = ["/bin/sh", "-c", argv] if isinstance(argv, str) else argv
         if any("\0" in word for word in argv) or not argv:
             raise SandboxError("argv must be non-empty and free of NUL")
 

@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from palestra.rl.errors import SandboxError
 from palestra.rl.types import ExecResult
+from palestra.sandbox.base import completed
 
 REPORT_VARIABLE = "PALESTRA_REPORT_FD"
 REPORT_BYTES = 4 << 20
@@ -189,16 +190,6 @@ async def _end(
     if not done:
         kill_group(child.pid)
         await asyncio.wait([exited], timeout=_KILL_S)
-
-
-async def completed(work: Awaitable[None]) -> None:
-    """Await ``work`` to its end even when we are cancelled meanwhile."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
 
 
 def _mark(event: asyncio.Future[None]) -> None:
