@@ -42,7 +42,7 @@ class PolicyModule(nn.Module):
         hidden = self.model.model(
             input_ids=micro.token_ids,
             position_ids=micro.positions,
-            attention_mask=attention_mask(micro.segments),
+            attention_mask=attention_mask(micro.segments, micro.parents),
             use_cache=False,
         ).last_hidden_state
         return token_logprobs(

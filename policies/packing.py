@@ -1,8 +1,12 @@
-"""Samples of many lengths into rows of equal length, with almost no padding."""
+"""Samples of many lengths into rows of equal length, almost without padding.
+
+Samples with the same prompt share it: the prompt stands once in a row and each continuation sees it
+and itself. A group of eight answers to one question costs one question, not eight.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,15 +18,17 @@ from palestra.rl.types import Sample
 class MicroBatch:
     """Rows of packed samples as tensors.
 
-    ``token_ids``, ``positions`` and ``segments`` have shape [R, L]; a segment is one sample, 0 is
-    padding, positions restart at 0 in each segment. The other tensors have shape [N], one entry
-    per token that carries a loss: ``source`` is the flat index of the hidden state that predicts
-    it (one before it), ``target`` its id.
+    ``token_ids``, ``positions``, ``segments`` and ``parents`` have shape [R, L]. A segment is a
+    prompt or one continuation of it, 0 is padding; ``parents`` is the segment of the token's prompt
+    (its own in a prompt). Positions count from the beginning of the prompt. The other tensors have
+    shape [N], one entry per token that carries a loss: ``source`` is the flat index of the hidden
+    state that predicts it (the token before it), ``target`` its id.
     """
 
     token_ids: torch.Tensor
     positions: torch.Tensor
     segments: torch.Tensor
+    parents: torch.Tensor
     source: torch.Tensor
     target: torch.Tensor
     policy: torch.Tensor
@@ -35,6 +41,44 @@ class MicroBatch:
         """The same batch on another device."""
         moved = {name: getattr(self, name).to(device) for name in self.__slots__}
         return MicroBatch(**moved)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Samples that begin with the same ``prompt``, of which no token carries a loss."""
+
+    prompt: tuple[int, ...]
+    samples: tuple[Sample, ...]
+
+    @property
+    def size(self) -> int:
+        """Tokens in a row."""
+        return len(self.prompt) + sum(
+            len(sample.token_ids) - len(self.prompt) for sample in self.samples
+        )
+
+
+def families(samples: Sequence[Sample], row_tokens: int) -> list[Family]:
+    """Samples by prompt, each family within ``row_tokens`` (or as long as its longest sample);
+    samples without a token to learn from are left out."""
+    by_prompt: dict[tuple[int, ...], list[Sample]] = {}
+    for sample in samples:
+        learned = next(_learned(sample), None)
+        if learned is not None:
+            by_prompt.setdefault(sample.token_ids[:learned], []).append(sample)
+    return [
+        Family(prompt, tuple(members[i] for i in row))
+        for prompt, members in by_prompt.items()
+        for row in rows_of(
+            [len(sample.token_ids) - len(prompt) for sample in members], row_tokens - len(prompt)
+        )
+    ]
+
+
+def _learned(sample: Sample) -> Iterator[int]:
+    """Places of the tokens that carry a loss; nothing predicts the first."""
+    signals = zip(sample.loss_mask, sample.ptx, strict=True)
+    return (t for t, (policy, ptx) in enumerate(signals) if t and (policy or ptx))
 
 
 def rows_of(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
@@ -62,13 +106,11 @@ def micro_batches(
     samples: Sequence[Sample], *, row_tokens: int, micro_batch_tokens: int
 ) -> list[MicroBatch]:
     """Pack samples into rows and rows into micro-batches of at most ``micro_batch_tokens`` tokens
-    (at least one row each), each as wide as its longest row. Samples without tokens are left
-    out."""
-    samples = [sample for sample in samples if sample.token_ids]
-    lengths = [len(sample.token_ids) for sample in samples]
+    (at least one row each), each as wide as its longest row."""
+    packed = families(samples, row_tokens)
+    sizes = [family.size for family in packed]
     rows = [
-        ([samples[i] for i in row], sum(lengths[i] for i in row))
-        for row in rows_of(lengths, row_tokens)
+        ([packed[i] for i in row], sum(sizes[i] for i in row)) for row in rows_of(sizes, row_tokens)
     ]
     rows.sort(key=lambda row: -row[1])
     batches: list[MicroBatch] = []
@@ -80,53 +122,69 @@ def micro_batches(
     return batches
 
 
-def _to_tensors(rows: Sequence[Sequence[Sample]], width: int) -> MicroBatch:
-    token_ids = torch.zeros((len(rows), width), dtype=torch.long)
-    positions = torch.zeros_like(token_ids)
-    segments = torch.zeros_like(token_ids)
-    source: list[int] = []
-    target: list[int] = []
-    policy: list[bool] = []
-    signals: list[tuple[float, float, float, float]] = []
-    for r, row in enumerate(rows):
-        start = 0
-        for s, sample in enumerate(row, 1):
-            size = len(sample.token_ids)
-            token_ids[r, start : start + size] = torch.tensor(sample.token_ids)
-            positions[r, start : start + size] = torch.arange(size)
-            segments[r, start : start + size] = s
-            for t in range(1, size):
-                if sample.loss_mask[t] or sample.ptx[t]:
-                    source.append(r * width + start + t - 1)
-                    target.append(sample.token_ids[t])
-                    policy.append(sample.loss_mask[t])
-                    signals.append(
-                        (
-                            sample.logprobs[t],
-                            sample.advantages[t],
-                            sample.ptx[t],
-                            sample.temperature,
-                        )
-                    )
-            start += size
-    columns = torch.tensor(signals, dtype=torch.float32).reshape(-1, 4)
+class _Row:
+    """One row while it is laid out; ``learned`` has one entry per token with a loss."""
+
+    def __init__(self, families: Sequence[Family]) -> None:
+        self.ids: list[int] = []
+        self.positions: list[int] = []
+        self.segments: list[int] = []
+        self.parents: list[int] = []
+        self.learned: list[tuple[int, Sample, int]] = []
+        segment = 0
+        for family in families:
+            parent = segment = segment + 1
+            self._append(family.prompt, 0, segment, parent)
+            split, end = len(family.prompt), len(self.ids) - 1
+            for sample in family.samples:
+                segment += 1
+                start = len(self.ids) - split
+                self._append(sample.token_ids[split:], split, segment, parent)
+                self.learned += [
+                    (end if t == split else start + t - 1, sample, t) for t in _learned(sample)
+                ]
+
+    def _append(self, ids: Sequence[int], position: int, segment: int, parent: int) -> None:
+        self.ids += ids
+        self.positions += range(position, position + len(ids))
+        self.segments += [segment] * len(ids)
+        self.parents += [parent] * len(ids)
+
+
+def _to_tensors(families_R: Sequence[Sequence[Family]], width: int) -> MicroBatch:
+    rows = [_Row(families) for families in families_R]
+    learned = [
+        (r * width + source, sample, t)
+        for r, row in enumerate(rows)
+        for source, sample, t in row.learned
+    ]
+
+    def padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=torch.long)
+
+    def numbers(values: Iterable[float]) -> torch.Tensor:
+        return torch.tensor(list(values), dtype=torch.float32)
+
     return MicroBatch(
-        token_ids=token_ids,
-        positions=positions,
-        segments=segments,
-        source=torch.tensor(source, dtype=torch.long),
-        target=torch.tensor(target, dtype=torch.long),
-        policy=torch.tensor(policy, dtype=torch.bool),
-        logprobs=columns[:, 0],
-        advantages=columns[:, 1],
-        ptx=columns[:, 2],
-        temperature=columns[:, 3],
+        token_ids=padded([row.ids for row in rows]),
+        positions=padded([row.positions for row in rows]),
+        segments=padded([row.segments for row in rows]),
+        parents=padded([row.parents for row in rows]),
+        source=torch.tensor([source for source, _, _ in learned], dtype=torch.long),
+        target=torch.tensor([sample.token_ids[t] for _, sample, t in learned], dtype=torch.long),
+        policy=torch.tensor([sample.loss_mask[t] for _, sample, t in learned], dtype=torch.bool),
+        logprobs=numbers(sample.logprobs[t] for _, sample, t in learned),
+        advantages=numbers(sample.advantages[t] for _, sample, t in learned),
+        ptx=numbers(sample.ptx[t] for _, sample, t in learned),
+        temperature=numbers(sample.temperature for _, sample, _ in learned),
     )
 
 
-def attention_mask(segments: torch.Tensor) -> torch.Tensor:
-    """Boolean [R, 1, L, L]: causal, and only within a segment (padding sees itself)."""
+def attention_mask(segments: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+    """Boolean [R, 1, L, L]: causal, and only within a sample: a continuation sees its prompt and
+    itself, never its siblings (padding sees padding)."""
     length = segments.shape[1]
     causal = torch.ones((length, length), dtype=torch.bool, device=segments.device).tril()
-    same = segments[:, None, :, None] == segments[:, None, None, :]
-    return same & causal
+    query, key = segments[:, None, :, None], segments[:, None, None, :]
+    seen = (query == key) | (parents[:, None, :, None] == key)
+    return seen & causal

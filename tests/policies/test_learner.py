@@ -45,13 +45,15 @@ def make_learner(tiny: Path) -> MakeLearner:
     return make
 
 
-def policy_sample(rng: random.Random) -> Sample:
+def policy_sample(rng: random.Random, prompt: tuple[int, ...] = ()) -> Sample:
     """A prompt and a reply; engine log-probabilities near those of the random model (-6)."""
-    size = rng.randrange(4, 30)
-    mask = [False, False, *(rng.random() < 0.7 for _ in range(size - 2))]
+    prompt = prompt or (rng.randrange(400), rng.randrange(400))
+    size = len(prompt) + rng.randrange(2, 28)
+    reply = size - len(prompt)
+    mask = [False] * len(prompt) + [rng.random() < 0.7 for _ in range(reply)]
     advantage = rng.uniform(-1, 1)
     return Sample(
-        token_ids=tuple(rng.randrange(400) for _ in range(size)),
+        token_ids=(*prompt, *(rng.randrange(400) for _ in range(reply))),
         loss_mask=tuple(mask),
         logprobs=tuple(rng.uniform(-7, -5) if m else 0.0 for m in mask),
         advantages=tuple(advantage if m else 0.0 for m in mask),
@@ -72,8 +74,11 @@ def ptx_sample(rng: random.Random) -> Sample:
 
 
 def batch(seed: int = 0, *, policy: int = 6, ptx: int = 3) -> Batch:
+    """Half of the policy samples answer one prompt, as those of a group do."""
     rng = random.Random(seed)
-    samples = [policy_sample(rng) for _ in range(policy)] + [ptx_sample(rng) for _ in range(ptx)]
+    prompt = tuple(rng.randrange(400) for _ in range(9))
+    samples = [policy_sample(rng, prompt if n % 2 else ()) for n in range(policy)]
+    samples += [ptx_sample(rng) for _ in range(ptx)]
     return Batch(step=1, samples=tuple(samples))
 
 

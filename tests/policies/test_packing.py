@@ -13,41 +13,49 @@ from palestra.policies.packing import MicroBatch, attention_mask, micro_batches,
 from palestra.rl.types import Sample
 
 
-def sample(size: int, seed: int) -> Sample:
-    """Random ids and signals; float32 holds every signal exactly."""
+def sample(size: int, seed: int, prompt: int = 0) -> Sample:
+    """Random ids and signals; float32 holds every signal exactly. ``prompt`` tokens (at most) are
+    the same for every seed and carry no loss."""
     rng = random.Random(seed)
+    shared = min(prompt, size)
 
-    def numbers() -> tuple[float, ...]:
-        return tuple(rng.randrange(1, 64) / 64 for _ in range(size))
+    def numbers() -> list[float]:
+        return [rng.randrange(1, 64) / 64 for _ in range(size)]
 
-    mask = tuple(rng.random() < 0.5 for _ in range(size))
+    mask = [t >= shared and rng.random() < 0.5 for t in range(size)]
     return Sample(
-        token_ids=tuple(rng.randrange(1, 1000) for _ in range(size)),
-        loss_mask=mask,
+        token_ids=(*range(1, shared + 1), *(rng.randrange(1, 1000) for _ in range(size - shared))),
+        loss_mask=tuple(mask),
         logprobs=tuple(-x if m else 0.0 for x, m in zip(numbers(), mask, strict=True)),
         advantages=tuple(x if m else 0.0 for x, m in zip(numbers(), mask, strict=True)),
-        ptx=tuple(x if rng.random() < 0.3 else 0.0 for x in numbers()),
+        ptx=tuple(
+            x if t >= shared and rng.random() < 0.3 else 0.0 for t, x in enumerate(numbers())
+        ),
         temperature=rng.randrange(1, 8) / 4,
     )
 
 
-def samples(sizes: list[int]) -> list[Sample]:
-    return [sample(size, seed) for seed, size in enumerate(sizes)]
+def samples(sizes: list[int], prompt: int = 0) -> list[Sample]:
+    return [sample(size, seed, prompt) for seed, size in enumerate(sizes)]
 
 
-def pack(sizes: list[int], row: int, micro: int) -> list[MicroBatch]:
-    return micro_batches(samples(sizes), row_tokens=row, micro_batch_tokens=micro)
+def pack(sizes: list[int], row: int, micro: int, prompt: int = 0) -> list[MicroBatch]:
+    return micro_batches(samples(sizes, prompt), row_tokens=row, micro_batch_tokens=micro)
+
+
+def learned(s: Sample) -> list[int]:
+    return [t for t in range(1, len(s.token_ids)) if s.loss_mask[t] or s.ptx[t]]
 
 
 sizes_lists = st.lists(st.integers(0, 30), max_size=12)
+packings = {"row": st.integers(1, 60), "micro": st.integers(1, 200), "prompt": st.integers(0, 20)}
 
 
-@given(sizes=sizes_lists, row=st.integers(1, 60), micro=st.integers(1, 200))
-@settings(max_examples=80)
-def test_every_loss_token_appears_once_with_its_own_signals(
-    sizes: list[int], row: int, micro: int
+@given(sizes=sizes_lists, **packings)
+@settings(max_examples=120)
+def test_every_loss_token_appears_once_with_its_own_signals_and_sees_its_own_beginning(
+    sizes: list[int], row: int, micro: int, prompt: int
 ) -> None:
-    packed = samples(sizes)
     expected = [
         (
             s.token_ids[: t + 1],
@@ -57,54 +65,67 @@ def test_every_loss_token_appears_once_with_its_own_signals(
             s.ptx[t],
             s.temperature,
         )
-        for s in packed
-        for t in range(1, len(s.token_ids))
-        if s.loss_mask[t] or s.ptx[t]
+        for s in samples(sizes, prompt)
+        for t in learned(s)
     ]
     found = []
-    for batch in pack(sizes, row, micro):
-        ids, segments = batch.token_ids.flatten().tolist(), batch.segments.flatten().tolist()
-        places = batch.positions.flatten().tolist()
-        rest = (
-            batch.target,
-            batch.policy,
-            batch.logprobs,
-            batch.advantages,
-            batch.ptx,
-            batch.temperature,
-        )
+    for batch in pack(sizes, row, micro, prompt):
+        ids, places = batch.token_ids.flatten(), batch.positions.flatten()
+        rows, width = batch.token_ids.shape
+        seen = attention_mask(batch.segments, batch.parents).reshape(rows * width, width)
+        rest = (batch.policy, batch.logprobs, batch.advantages, batch.ptx, batch.temperature)
         for source, target, *signals in zip(
-            batch.source.tolist(), *(tensor.tolist() for tensor in rest), strict=True
+            batch.source.tolist(),
+            batch.target.tolist(),
+            *(tensor.tolist() for tensor in rest),
+            strict=True,
         ):
-            first = source - places[source]
-            assert set(segments[first : source + 2]) == {segments[source]} != {0}
-            assert ids[source + 1] == target
+            visible = seen[source].nonzero()[:, 0] + source // width * width
+            assert places[visible].tolist() == list(range(len(visible)))
             # All that the model may see, then the token: the sample's own beginning.
-            found.append((tuple(ids[first : source + 2]), *signals))
+            found.append(((*ids[visible].tolist(), target), *signals))
     assert sorted(found) == sorted(expected)
 
 
-@given(sizes=sizes_lists, row=st.integers(1, 60), micro=st.integers(1, 200))
+@given(sizes=sizes_lists, **packings)
 @settings(max_examples=80)
-def test_rows_and_micro_batches_keep_to_their_sizes(sizes: list[int], row: int, micro: int) -> None:
-    batches = pack(sizes, row, micro)
-    capacity = max([row, *sizes])
-    whole = []
-    for batch in batches:
+def test_rows_and_micro_batches_keep_to_their_sizes(
+    sizes: list[int], row: int, micro: int, prompt: int
+) -> None:
+    for batch in pack(sizes, row, micro, prompt):
         rows, width = batch.token_ids.shape
-        assert 0 < width <= capacity
+        assert 0 < width <= max([row, *sizes])
         assert rows == 1 or rows * width <= micro
-        for ids, places, segments in zip(
-            batch.token_ids.tolist(), batch.positions.tolist(), batch.segments.tolist(), strict=True
+        for ids, places, segments, parents in zip(
+            batch.token_ids.tolist(),
+            batch.positions.tolist(),
+            batch.segments.tolist(),
+            batch.parents.tolist(),
+            strict=True,
         ):
             used = sum(1 for s in segments if s)
             assert all(segments[:used]) and segments[:used] == sorted(segments[:used])
-            assert not any(ids[used:]) and not any(places[used:])
-            for segment in set(segments[:used]):
-                at = [i for i, s in enumerate(segments) if s == segment]
-                assert [places[i] for i in at] == list(range(len(at)))
-                whole.append(tuple(ids[i] for i in at))
-    assert sorted(whole) == sorted(s.token_ids for s in samples(sizes) if s.token_ids)
+            assert not any(ids[used:] + places[used:] + parents[used:])
+            assert all(parent <= own for parent, own in zip(parents, segments, strict=True))
+
+
+def test_a_group_pays_for_its_prompt_once() -> None:
+    (batch,) = micro_batches(
+        [
+            Sample(
+                token_ids=(*range(100), 200 + n, 300 + n),
+                loss_mask=(False,) * 100 + (True,) * 2,
+                logprobs=(0.0,) * 102,
+                advantages=(0.0,) * 102,
+                ptx=(0.0,) * 102,
+            )
+            for n in range(8)
+        ],
+        row_tokens=512,
+        micro_batch_tokens=4096,
+    )
+    assert batch.token_ids.shape == (1, 100 + 8 * 2)
+    assert batch.source.tolist()[::2] == [99] * 8
 
 
 def test_packing_is_deterministic() -> None:
@@ -145,12 +166,9 @@ def test_nothing_to_pack() -> None:
 
 
 def test_attention_is_causal_and_within_a_sample() -> None:
-    segments = torch.tensor([[1, 1, 2, 2, 0], [1, 1, 1, 1, 1]])
-    mask = attention_mask(segments)
-    assert mask.shape == (2, 1, 5, 5) and mask.dtype is torch.bool
-    for r in range(2):
-        for query in range(5):
-            for key in range(5):
-                same = segments[r, query] == segments[r, key]
-                assert mask[r, 0, query, key].item() == (bool(same) and key <= query)
-    assert mask.any(-1).all(), "a row that sees nothing would be NaN"
+    segments = torch.tensor([[1, 1, 2, 3, 3, 4, 0]])
+    parents = torch.tensor([[1, 1, 1, 1, 1, 4, 0]])
+    mask = attention_mask(segments, parents)
+    assert mask.shape == (1, 1, 7, 7) and mask.dtype is torch.bool
+    seen = [row.nonzero()[:, 0].tolist() for row in mask[0, 0]]
+    assert seen == [[0], [0, 1], [0, 1, 2], [0, 1, 3], [0, 1, 3, 4], [5], [6]]
