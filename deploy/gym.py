@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 import gymnasium
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 
 def register() -> None:
     """Register every environment of ours and of plugins, once; names already taken are left."""
-    plugins = sorted(point.name for point in entry_points(group=registry.GROUP))
-    for name in (*registry.ENVIRONMENTS, *plugins):
+    known = registry.ENVIRONMENTS
+    for name in (*known.ours, *known.plugins()):
         if name in gymnasium.registry:
             continue
         try:

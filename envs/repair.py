@@ -73,8 +73,8 @@ class Repair(FileEnv):
     ) -> Iterator[Demonstration]:
         """One solved episode per task, with true observations known from validation.
 
-        A share ``mistakes`` of them (in [0, 1]) first makes a wrong replacement, marked
-        ``learn=False``, sees the tests fail and then repairs it; of the others a share ``careless``
+        A share ``mistakes`` of them (in [0, 1]) first makes one or two wrong replacements, marked
+        ``learn=False``, sees the tests fail and looks elsewhere; of the others a share ``careless``
         submits without running the tests, as people do, and of these a share ``gives_up`` changes
         nothing at all: demonstrations of mixed quality, for RL to tell apart.
 

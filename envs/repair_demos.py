@@ -49,19 +49,19 @@ def demonstrate(
     prompt: Callable[[Task], tuple[Message, ...]],
 ) -> Iterator[Demonstration]:
     """One demonstration per task, in order; each depends on ``seed`` and its own task only."""
-    same_line: dict[tuple[str, str, int], list[Task]] = {}
+    neighbours: dict[tuple[str, str], list[Task]] = {}
     for task in tasks:
         edits = edits_of(task)
         if len(edits) == 1:
-            same_line.setdefault(_place(task, edits[0]), []).append(task)
+            neighbours.setdefault(_function(task, edits[0]), []).append(task)
     for task in tasks:
         edits = edits_of(task)
         if not edits:
             continue
         rng = random.Random(f"{seed}/{task.id}")
-        last = edits[-1]
-        others = [t for t in same_line.get(_place(task, last), []) if _text(t) != last.broken]
-        wrong = rng.choice(others) if others and rng.random() < mistakes else None
+        wrong: list[Attempt] = []
+        if task.visible and rng.random() < mistakes:
+            wrong = _wrong(task, edits[-1], neighbours.get(_function(task, edits[-1]), []), rng)
         test_first = rng.random() < TEST_FIRST
         verify = bool(wrong) or rng.random() >= careless
         if not verify and rng.random() < gives_up:
@@ -70,18 +70,51 @@ def demonstrate(
         yield Demonstration(task_id=task.id, prompt=prompt(task), steps=steps)
 
 
-def _place(task: Task, edit: LineEdit) -> tuple[str, str, int]:
-    return (task.labels.get("function", ""), edit.path, edit.line)
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A replacement that does not repair, and what the tests say after it."""
+
+    line: int
+    text: str
+    observed: str
 
 
-def _text(task: Task) -> str:
-    return edits_of(task)[0].broken
+def _wrong(
+    task: Task, edit: LineEdit, neighbours: Sequence[Task], rng: random.Random
+) -> list[Attempt]:
+    """One or two attempts on different lines: a sound line written again, which changes nothing,
+    or the broken one broken otherwise. What the tests then say was measured with the tasks."""
+    by_line: dict[int, list[Task]] = {}
+    observed = ""
+    for other in neighbours:
+        [theirs] = edits_of(other)
+        if (theirs.line, theirs.broken) == (edit.line, edit.broken):
+            observed = other.labels[
+                "observed"
+            ]  # also when a task with two bugs is down to this one
+        else:
+            by_line.setdefault(theirs.line, []).append(other)
+    if not observed:
+        return []
+    attempts: list[Attempt] = []
+    for line in rng.sample(sorted(by_line), min(len(by_line), rng.choice((1, 2)))):
+        other = rng.choice(by_line[line])
+        [theirs] = edits_of(other)
+        same = line == edit.line
+        observed = other.labels["observed"] if same else observed
+        text = theirs.broken if same else theirs.original
+        attempts.append(Attempt(line=line, text=text, observed=observed))
+    return attempts
+
+
+def _function(task: Task, edit: LineEdit) -> tuple[str, str]:
+    return (task.labels.get("function", ""), edit.path)
 
 
 def _steps(
     task: Task,
     edits: Sequence[LineEdit],
-    wrong: Task | None,
+    wrong: Sequence[Attempt],
     *,
     test_first: bool,
     verify: bool,
@@ -90,20 +123,19 @@ def _steps(
     if test_first and task.visible:
         yield _step("test", task.labels["observed"])
     for edit in edits[:-1]:
-        yield _replace(task, edit, edit.original)
-    if wrong:
-        yield _replace(task, edits[-1], _text(wrong), learn=False)
-        if task.visible:
-            yield _step("test", wrong.labels["observed"])
+        yield _replace(task, edit, edit.line, edit.original)
+    for attempt in wrong:
+        yield _replace(task, edits[-1], attempt.line, attempt.text, learn=False)
+        yield _step("test", attempt.observed)
     if edits:
-        yield _replace(task, edits[-1], edits[-1].original)
+        yield _replace(task, edits[-1], edits[-1].line, edits[-1].original)
     if task.visible and verify:
         yield _step("test", all_passed(len(task.visible)))
     yield _step("submit", "")
 
 
-def _replace(task: Task, edit: LineEdit, text: str, *, learn: bool = True) -> DemoStep:
-    arguments: dict[str, Json] = {"line": str(edit.line), "text": text}
+def _replace(task: Task, edit: LineEdit, line: int, text: str, *, learn: bool = True) -> DemoStep:
+    arguments: dict[str, Json] = {"line": str(line), "text": text}
     if len(task.artifacts) > 1:
         arguments["path"] = edit.path
     return _step("replace", "ok", learn=learn, **arguments)

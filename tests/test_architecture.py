@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("rl", "envs", "rewards", "rollout", "sandbox", "policies", "deploy")
 
-COMMON = {"palestra.rl.types", "palestra.rl.errors", "palestra.rl.settings"}
+COMMON = {"palestra.rl.types", "palestra.rl.errors", "palestra.rl.settings", "palestra.rl.plugins"}
 CONFIGS = {f"palestra.{name}.config" for name in FOLDERS if name != "deploy"}
 LEAVES = COMMON | CONFIGS
 

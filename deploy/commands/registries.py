@@ -11,25 +11,24 @@ from typing import TYPE_CHECKING
 from palestra.deploy.table import aligned
 
 if TYPE_CHECKING:
-    from palestra.envs.registry import EnvRow
-    from palestra.rewards.registry import RewardRow
+    from palestra.rl.plugins import Row
 
 
 def envs(args: Namespace) -> int:
     """List the environments."""
-    from palestra.envs.registry import describe
+    from palestra.envs.registry import ENVIRONMENTS
 
-    return _print(describe(), as_json=args.json)
+    return _print(ENVIRONMENTS.describe(), as_json=args.json)
 
 
 def rewards(args: Namespace) -> int:
     """List the reward functions."""
-    from palestra.rewards.registry import describe
+    from palestra.rewards.registry import REWARDS
 
-    return _print(describe(), as_json=args.json)
+    return _print(REWARDS.describe(), as_json=args.json)
 
 
-def _print(rows: Sequence[EnvRow | RewardRow], *, as_json: bool) -> int:
+def _print(rows: Sequence[Row], *, as_json: bool) -> int:
     """Print the rows; 1 when one of them cannot be used."""
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2))

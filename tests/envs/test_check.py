@@ -37,7 +37,7 @@ HALF = humaneval_task(
     }
 )
 TASKS = TaskSet(source="test", env="palestra/Complete-v0", tasks=(AREA, HALF))
-REWARDS = {"tests_pass": Weighted(reward=registry.find("tests_pass"))}
+REWARDS = {"tests_pass": Weighted(reward=registry.REWARDS.find("tests_pass"))}
 
 
 def test_sound_tasks(world: Any) -> None:

@@ -221,6 +221,17 @@ def test_demonstrations_are_true(world: Any, mutations: int) -> None:
     assert not any(not s.learn for d in env.demonstrations(tasks, 3, mistakes=0) for s in d.steps)
 
 
+def test_mistakes_are_made_on_different_lines(world: Any) -> None:
+    tasks = make(world, shipped(5)).split("train")
+    demos = Repair(world.run_checks).demonstrations(tasks, seed=3, mistakes=1.0)
+    elsewhere = 0
+    for task, demo in zip(tasks, demos, strict=True):
+        replaced = [s.message.calls[0].arguments["line"] for s in demo.steps if not s.learn]
+        assert len(set(replaced)) == len(replaced) <= 2
+        elsewhere += any(line != str(edits_of(task)[0].line) for line in replaced)
+    assert elsewhere > len(tasks) / 2
+
+
 def test_careless_demonstrations_submit_unchecked_and_some_give_up(world: Any) -> None:
     tasks = make(world, shipped(3)).split("train")
     env = Repair(world.run_checks, system_prompt="")

@@ -6,17 +6,16 @@ import asyncio
 
 import pytest
 
-from palestra.envs.registry import describe as describe_envs
-from palestra.envs.registry import find as find_env
-from palestra.rewards import registry
+from palestra.envs.registry import ENVIRONMENTS
 from palestra.rewards.budget import submitted
 from palestra.rewards.format import well_formed
+from palestra.rewards.registry import REWARDS
 from palestra.rewards.score import RewardError, Weighted, score
 from palestra.rl.errors import GraderError, InfraError, UserError
 from palestra.rl.types import Message, Outcome, RewardFn, Sandbox, Stop, Trajectory, Turn, Verdict
 
 # Imported by name they would be taken for tests.
-solved, fraction = (registry.find(name) for name in ("tests_pass", "tests_fraction"))
+solved, fraction = (REWARDS.find(name) for name in ("tests_pass", "tests_fraction"))
 
 
 def turn(error: str = "") -> Turn:
@@ -92,11 +91,13 @@ def test_an_exception_or_nan_is_an_infra_error() -> None:
 
 
 def test_registries() -> None:
-    rows = {row.name: row for row in registry.describe()}
+    rows = {row.name: row for row in REWARDS.describe()}
     assert rows["tests_pass"].origin == "palestra" and rows["tests_pass"].summary
-    assert registry.find("tests_pass") is solved
+    assert REWARDS.find("tests_pass") is solved
     with pytest.raises(UserError, match="no reward 'x'; there are: tests_pass"):
-        registry.find("x")
-    assert {"palestra/Repair-v0", "palestra/Complete-v0"} <= {row.name for row in describe_envs()}
+        REWARDS.find("x")
+    assert {"palestra/Repair-v0", "palestra/Complete-v0"} <= {
+        row.name for row in ENVIRONMENTS.describe()
+    }
     with pytest.raises(UserError, match="no environment 'x'"):
-        find_env("x")
+        ENVIRONMENTS.find("x")

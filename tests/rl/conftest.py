@@ -115,7 +115,7 @@ class Guess(Env):
     name: ClassVar[str] = "test/Guess-v0"
     tools: ClassVar[tuple[Tool, ...]] = (tool("answer", "Answer.", word="string: the word"),)
     rewards: ClassVar[Mapping[str, Weighted]] = {
-        "tests_pass": Weighted(reward=registry.find("tests_pass"))
+        "tests_pass": Weighted(reward=registry.REWARDS.find("tests_pass"))
     }
     max_turns: int = 2
 

@@ -116,7 +116,7 @@ class Writer(Env):
     name: ClassVar[str] = "test/Writer-v0"
     tools: ClassVar[tuple[Tool, ...]] = TOOLS
     rewards: ClassVar[Mapping[str, Weighted]] = {
-        "tests_pass": Weighted(reward=registry.find("tests_pass"))
+        "tests_pass": Weighted(reward=registry.REWARDS.find("tests_pass"))
     }
     max_turns: int = 4
 

@@ -1,0 +1,90 @@
+"""Things found by name: ours, and those that installed packages offer as entry points."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar, cast
+
+from palestra.rl.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a listing; ``error`` says why a plugin cannot be used.
+
+    Example: ``Row(name="tests_pass", origin="palestra", version="0.1.0", summary="1.0 when ...")``
+    """
+
+    name: str
+    origin: str
+    version: str
+    summary: str
+    error: str = ""
+
+
+class Registry(Generic[T]):
+    """Our own ``T`` by name and, behind them, the entry points of ``group``; ours cannot be
+    replaced. Nothing of a plugin is imported before it is asked for by name or described.
+
+    Example: ``Registry("reward", "palestra.rewards", {"tests_pass": tests_pass})``
+    """
+
+    def __init__(self, kind: str, group: str, ours: Mapping[str, T]) -> None:
+        self.kind = kind
+        self.group = group
+        self.ours = ours
+
+    def find(self, name: str) -> T:
+        """What is called ``name``; raises ``UserError`` when there is nothing or it is broken."""
+        if name in self.ours:
+            return self.ours[name]
+        plugins = self.plugins()
+        if name not in plugins:
+            known = ", ".join([*self.ours, *plugins])
+            raise UserError(f"no {self.kind} {name!r}; there are: {known}")
+        return self._load(plugins[name])
+
+    def describe(self) -> list[Row]:
+        """One row each, ours first; a broken plugin is a row with its error."""
+        from palestra import __version__
+
+        ours = [
+            Row(name=name, origin="palestra", version=__version__, summary=_summary(thing))
+            for name, thing in self.ours.items()
+        ]
+        return ours + [self._row(plugin) for plugin in self.plugins().values()]
+
+    def plugins(self) -> dict[str, EntryPoint]:
+        """Entry points of the group by name, without those that would hide one of ours."""
+        found = sorted(entry_points(group=self.group), key=lambda point: point.name)
+        return {point.name: point for point in found if point.name not in self.ours}
+
+    def _load(self, plugin: EntryPoint) -> T:
+        try:
+            loaded = plugin.load()
+        except (ImportError, AttributeError) as error:
+            raise UserError(
+                f"{self.kind} plugin {plugin.name} ({plugin.value}): {error}"
+            ) from error
+        if not callable(loaded):
+            raise UserError(f"{self.kind} plugin {plugin.name} ({plugin.value}) cannot be called")
+        return cast(T, loaded)
+
+    def _row(self, plugin: EntryPoint) -> Row:
+        dist = plugin.dist
+        origin, version = (dist.name, dist.version) if dist else ("unknown", "")
+        summary = error = ""
+        try:
+            summary = _summary(self._load(plugin))
+        except UserError as failure:
+            error = str(failure)
+        return Row(name=plugin.name, origin=origin, version=version, summary=summary, error=error)
+
+
+def _summary(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n")[0]
