@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from typing import Generic, TypeVar, cast
 
 from palestra.rl.errors import UserError
@@ -51,10 +51,8 @@ class Registry(Generic[T]):
 
     def describe(self) -> list[Row]:
         """One row each, ours first; a broken plugin is a row with its error."""
-        from palestra import __version__
-
         ours = [
-            Row(name=name, origin="palestra", version=__version__, summary=_summary(thing))
+            Row(name=name, origin="palestra", version=version("palestra"), summary=_summary(thing))
             for name, thing in self.ours.items()
         ]
         return ours + [self._row(plugin) for plugin in self.plugins().values()]
@@ -65,25 +63,24 @@ class Registry(Generic[T]):
         return {point.name: point for point in found if point.name not in self.ours}
 
     def _load(self, plugin: EntryPoint) -> T:
+        which = f"{self.kind} plugin {plugin.name} ({plugin.value})"
         try:
             loaded = plugin.load()
         except (ImportError, AttributeError) as error:
-            raise UserError(
-                f"{self.kind} plugin {plugin.name} ({plugin.value}): {error}"
-            ) from error
+            raise UserError(f"{which}: {error}") from error
         if not callable(loaded):
-            raise UserError(f"{self.kind} plugin {plugin.name} ({plugin.value}) cannot be called")
+            raise UserError(f"{which} cannot be called")
         return cast(T, loaded)
 
     def _row(self, plugin: EntryPoint) -> Row:
-        dist = plugin.dist
-        origin, version = (dist.name, dist.version) if dist else ("unknown", "")
+        whose = plugin.dist
+        origin, release = (whose.name, whose.version) if whose else ("unknown", "")
         summary = error = ""
         try:
             summary = _summary(self._load(plugin))
         except UserError as failure:
             error = str(failure)
-        return Row(name=plugin.name, origin=origin, version=version, summary=summary, error=error)
+        return Row(name=plugin.name, origin=origin, version=release, summary=summary, error=error)
 
 
 def _summary(thing: object) -> str:

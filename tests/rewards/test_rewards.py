@@ -96,8 +96,7 @@ def test_registries() -> None:
     assert REWARDS.find("tests_pass") is solved
     with pytest.raises(UserError, match="no reward 'x'; there are: tests_pass"):
         REWARDS.find("x")
-    assert {"palestra/Repair-v0", "palestra/Complete-v0"} <= {
-        row.name for row in ENVIRONMENTS.describe()
-    }
+    names = {row.name for row in ENVIRONMENTS.describe()}
+    assert {"palestra/Repair-v0", "palestra/Complete-v0"} <= names
     with pytest.raises(UserError, match="no environment 'x'"):
         ENVIRONMENTS.find("x")
