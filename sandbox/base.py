@@ -8,14 +8,40 @@ and ``remove``; ``open`` is the same everywhere (``opening``).
 from __future__ import annotations
 
 import asyncio
+import math
+import re
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from palestra.rl.errors import SandboxError
-from palestra.rl.types import Sandbox
+from palestra.rl.errors import SandboxError, UserError
+from palestra.rl.types import ExecResult, Sandbox
 from palestra.sandbox.limits import Limits
+
+GUARANTEES: Mapping[str, str] = {
+    "fs": "writes only below its own folders; of the machine only system files can be read",
+    "no_net": "no network",
+    "kill_tree": "nothing outlives the box, daemons included",
+    "signals": "cannot signal processes outside",
+    "no_new_privs": "setuid programs gain nothing",
+    "user": "commands run as a user that is neither root nor ours",
+    "pidns": "processes outside cannot be seen",
+    "netns": "a network of its own, which is empty",
+    "seccomp": "system calls that no agent needs are refused",
+    "memory": "the memory of the whole box is bounded, and running out of it is reported",
+    "pids": "the processes of the whole box are bounded",
+    "disk": "all that a box writes is bounded; otherwise only each file and /tmp",
+    "image": "made from container images",
+}
+"""What a backend may promise; without one, the contract tests say what holds instead."""
+
+MAX_WORD = (128 << 10) - 1
+MAX_WORDS = 1 << 20
+"""Bytes of one word and of all words and variables of a command; Linux allows little more."""
+
+_KEY = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
 
 class CreateError(SandboxError):
@@ -47,7 +73,8 @@ class BoxSpec:
     system of this machine, read-only, for local backends; a configured default for others).
     ``network`` is closed: there is no other setting yet. ``ttl`` (seconds) is enforced by whoever
     keeps the box even when we are gone. ``key`` makes creation idempotent: the box of that name is
-    adopted when it exists. ``labels`` say whose it is (``run``, ``task``, ``group``).
+    adopted when it exists (small letters, digits and dashes, at most 40). ``labels`` say whose it
+    is (``run``, ``task``, ``group``).
 
     Example: ``BoxSpec(limits=Limits(memory=1 << 30), labels={"run": "tiny-0"})``
     """
@@ -62,12 +89,14 @@ class BoxSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A box as its backend lists it; ``owner_alive`` is False when its driver is certainly dead."""
+    """A box as its backend lists it; ``owner_alive`` is False when its driver is certainly dead,
+    ``expired`` is True when its time to live is over."""
 
     name: str
     labels: Mapping[str, str]
     age_s: float
     owner_alive: bool
+    expired: bool = False
 
 
 class Box(Sandbox, Protocol):
@@ -83,11 +112,13 @@ class Box(Sandbox, Protocol):
         self, path: str = ".", *, max_files: int = 10_000, max_bytes: int = 64 << 20
     ) -> dict[str, bytes]:
         """The regular files below ``path``, by path relative to the work folder; links, devices and
-        pipes are left out. Raises ``PathRefused`` above either limit."""
+        pipes are left out, but every entry counts against ``max_files``. Names that are not UTF-8
+        are decoded with ``surrogateescape``. Raises ``PathRefused`` above either limit."""
         ...
 
     async def freeze(self) -> None:
-        """End every process in the box; files stay and can be read."""
+        """End every process in the box, for good: files stay and can be read, but ``exec`` raises
+        ``BoxDied`` from now on."""
         ...
 
     async def alive(self) -> bool:
@@ -99,10 +130,21 @@ class Box(Sandbox, Protocol):
         ...
 
 
-class Backend(Protocol):
-    """Makes boxes of one kind. ``guarantees`` are facts found by trying, not by reading versions.
+class Keeper(Protocol):
+    """Knows the boxes that exist, whoever made them."""
 
-    Implements ``rl.types.SandboxProvider``.
+    async def list(self, labels: Mapping[str, str]) -> Sequence[Found]:
+        """The boxes that carry all of ``labels``; those being removed may be left out."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Remove a box by its name; harmless when it is gone."""
+        ...
+
+
+class Backend(Keeper, Protocol):
+    """Makes boxes of one kind. ``guarantees`` are keys of ``GUARANTEES``: facts found by trying,
+    not by reading versions. Implements ``rl.types.SandboxProvider``.
     """
 
     name: str
@@ -111,14 +153,6 @@ class Backend(Protocol):
     async def create(self, spec: BoxSpec) -> Box:
         """A fresh box, or the one whose ``key`` it is. Raises ``CreateError``; a box that could not
         be handed over (a time-out, a cancellation) is removed, not forgotten."""
-        ...
-
-    async def list(self, labels: Mapping[str, str]) -> Sequence[Found]:
-        """The boxes that carry all of ``labels``, whoever made them."""
-        ...
-
-    async def remove(self, name: str) -> None:
-        """Remove a box by its name; harmless when it is gone."""
         ...
 
     def open(self, spec: BoxSpec | None = None) -> AbstractAsyncContextManager[Box]:
@@ -136,24 +170,64 @@ async def opening(backend: Backend, spec: BoxSpec | None = None) -> AsyncIterato
         await completed(box.close())
 
 
-async def reap(backend: Backend, labels: Mapping[str, str], *, older_s: float = 0.0) -> list[str]:
-    """Remove the boxes with ``labels`` whose driver is dead or that are older than ``older_s``
-    seconds (0: age does not matter); returns their names."""
+async def reap(
+    keeper: Keeper, labels: Mapping[str, str], *, older_s: float = math.inf
+) -> list[str]:
+    """Remove the boxes with ``labels`` whose driver is dead, whose time to live is over or that are
+    older than ``older_s`` seconds (0: all of them); returns their names."""
     found = [
         box.name
-        for box in await backend.list(labels)
-        if not box.owner_alive or (older_s and box.age_s > older_s)
+        for box in await keeper.list(labels)
+        if not box.owner_alive or box.expired or box.age_s >= older_s
     ]
     for name in found:
-        await backend.remove(name)
+        await keeper.remove(name)
     return found
 
 
-async def completed(work: Awaitable[None]) -> None:
-    """Await ``work`` to its end even when we are cancelled meanwhile."""
-    task = asyncio.ensure_future(work)
+def box_name(spec: BoxSpec) -> str:
+    """``palestra-KEY``, or a fresh name; fixed before anything is made. Raises ``UserError``."""
+    if spec.key and not _KEY.fullmatch(spec.key):
+        raise UserError(f"{spec.key!r} cannot name a box: small letters, digits, dashes, up to 40")
+    return f"palestra-{spec.key or secrets.token_hex(8)}"
+
+
+def as_words(argv: Sequence[str] | str) -> Sequence[str]:
+    """The words of a command; a string is a line for ``/bin/sh``."""
+    return ("/bin/sh", "-c", argv) if isinstance(argv, str) else argv
+
+
+def refused(argv: Sequence[str], env: Mapping[str, str]) -> ExecResult | None:
+    """How a command ends that no kernel would start: exit code 126, like in a shell.
+
+    Agents choose the words of commands, so this is data on every backend, never a fault of ours.
+    """
+    problem = _problem([*argv, *(f"{name}={value}" for name, value in env.items())])
+    if not argv:
+        problem = "no command"
+    return ExecResult(exit_code=126, stderr=f"{problem}\n".encode()) if problem else None
+
+
+def _problem(words: Sequence[str]) -> str:
     try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
+        sizes = [len(word.encode()) for word in words]
+    except UnicodeEncodeError:
+        return "not UTF-8"
+    if any("\0" in word for word in words):
+        return "NUL in a word"
+    too_long = max(sizes, default=0) > MAX_WORD or sum(sizes) + len(sizes) > MAX_WORDS
+    return "argument list too long" if too_long else ""
+
+
+async def completed(work: Awaitable[None]) -> None:
+    """Await ``work`` to its end even when we are cancelled meanwhile, however often."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled:
+        raise cancelled from task.exception()
+    task.result()
