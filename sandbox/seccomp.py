@@ -41,18 +41,18 @@ _CLONE = "clone:56:220"
 _CLONE3 = 435
 
 
-def available() -> bool:
-    """Whether we know the system call numbers of this machine."""
-    return platform.machine() in _MACHINES
+def available(machine: str = "") -> bool:
+    """Whether we know the system call numbers of ``machine`` (empty: this one)."""
+    return (machine or platform.machine()) in _MACHINES
 
 
-def build(*, deny_sockets: bool = False, fake_metadata: bool = False) -> bytes:
-    """The filter as an array of ``struct sock_filter``.
+def build(*, machine: str = "", deny_sockets: bool = False, fake_metadata: bool = False) -> bytes:
+    """The filter for ``machine`` (empty: this one) as an array of ``struct sock_filter``.
 
     ``deny_sockets`` refuses ``socket()`` altogether (``socketpair`` still works);
     ``fake_metadata`` turns chmod, chown, utime and setxattr into successes that do nothing.
     """
-    arch, column = _MACHINES[platform.machine()]
+    arch, column = _MACHINES[machine or platform.machine()]
     program = [(_LOAD, 0, 0, _ARCH), (_JEQ, 1, 0, arch), (_RETURN, 0, 0, _KILL)]
     program += [(_LOAD, 0, 0, _NR), (_JGE, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)]
     # clone3 hides its flags behind a pointer; with ENOSYS every libc falls back to clone.

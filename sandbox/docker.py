@@ -1,0 +1,261 @@
+"""Boxes made of Docker containers, run by a supervisor inside (``inbox``) that we speak with."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from palestra.sandbox import docker_settings as settings
+from palestra.sandbox.base import (
+    Box,
+    BoxSpec,
+    CreateError,
+    Found,
+    TransportError,
+    box_name,
+    opening,
+)
+from palestra.sandbox.docker_daemon import Attached, Daemon, DaemonFault, hijacked, settled
+from palestra.sandbox.docker_images import Images
+from palestra.sandbox.limits import Limits
+from palestra.sandbox.link import Link, LinkLost
+from palestra.sandbox.owner import Owner
+from palestra.sandbox.probe import LIMITS, probe
+from palestra.sandbox.remote import Fate, RemoteBox, configuration
+
+_READY_S = 60.0
+_END_S = 5
+_ORPHAN_S = 60.0
+_ASKED_FOR = ("kill", "stop", "restart", "pause")
+_PROBED: dict[tuple[str, ...], frozenset[str]] = {}
+_PROBING = threading.Lock()
+_T = TypeVar("_T")
+
+
+class Docker:
+    """Makes boxes on the Docker daemon at ``host`` (empty: ``DOCKER_HOST``, or the usual socket).
+
+    ``image`` is for boxes that name none, ``limits`` for those opened without a ``BoxSpec``;
+    ``cpus`` is the share of processors of one box, ``runtime`` another OCI runtime such as
+    ``runsc``. Images are pulled only with ``pull="missing"``; ``mirrors`` say from where.
+    Construction makes a box, once per process, to see what holds. Raises ``CreateError``.
+
+    Example: ``async with Docker(image="python:3.12-slim").open() as box: await box.exec("id")``
+    """
+
+    name = "docker"
+
+    def __init__(
+        self,
+        *,
+        image: str,
+        limits: Limits | None = None,
+        host: str = "",
+        cpus: float = 1.0,
+        runtime: str = "",
+        pull: Literal["never", "missing"] = "never",
+        mirrors: Mapping[str, str] | None = None,
+        workers: int = 16,
+    ) -> None:
+        try:
+            self._daemon = Daemon(host, workers=workers)
+        except DaemonFault as fault:
+            raise CreateError(fault.stage, str(fault)) from fault
+        self._images = Images(self._daemon, pull=pull, mirrors=mirrors)
+        self._image = image
+        self._limits = limits or Limits()
+        self._cpus = cpus
+        self._runtime = runtime
+        # In a thread: the caller may have an event loop that is running.
+        with ThreadPoolExecutor(1) as pool:
+            self.guarantees = pool.submit(asyncio.run, self._probed()).result()
+
+    def open(self, spec: BoxSpec | None = None) -> AbstractAsyncContextManager[Box]:
+        """A box for the length of a ``with`` block; raises ``CreateError``."""
+        return opening(self, spec or BoxSpec(limits=self._limits))
+
+    async def create(self, spec: BoxSpec) -> RemoteBox:
+        """A fresh box, or the one whose ``key`` it is; raises ``CreateError``."""
+        name = box_name(spec)
+        image = await self._images.pinned(spec.image or self._image)
+        plan = settings.Plan(spec, image, self._cpus, self._runtime)
+        job = self._daemon.submit(partial(_made, name=name, plan=plan))
+        try:
+            async with asyncio.timeout(_READY_S):
+                made = await asyncio.shield(asyncio.wrap_future(job))
+                link = await self._linked(made, spec)
+        except BaseException as error:
+            waiting = not job.running() and not job.done()
+            await settled(job, self._undo)
+            if isinstance(error, TimeoutError):
+                text = f"no box within {_READY_S:.0f} s: run fewer at once"
+                raise CreateError("queue" if waiting else "start", text) from error
+            if isinstance(error, DaemonFault):
+                raise CreateError(error.stage, str(error)) from error
+            raise
+        return RemoteBox(
+            name,
+            spec,
+            link,
+            inquire=partial(self._inquire, made.id),
+            remove=partial(self.remove, made.id),
+        )
+
+    async def list(self, labels: Mapping[str, str]) -> Sequence[Found]:
+        """The boxes on this daemon that carry all of ``labels``; raises ``TransportError``."""
+        return await self._told(partial(_listed, labels=labels))
+
+    async def remove(self, name: str) -> None:
+        """Remove a box and its volumes; harmless when it is gone. Raises ``TransportError``."""
+        await self._told(partial(_removed, ident=name))
+
+    async def _told(self, work: Callable[[Any], _T]) -> _T:
+        try:
+            return await self._daemon.call(work)
+        except DaemonFault as fault:
+            raise TransportError(f"docker: {fault}") from fault
+
+    def _undo(self, made: _Made) -> None:
+        made.connection.close()
+        if made.ours:
+            self._daemon.now(partial(_removed, ident=made.id))
+
+    async def _linked(self, made: _Made, spec: BoxSpec) -> Link:
+        # Adopted, a box has another supervisor too; the one of this connection goes with it.
+        orphan_s = 0.0 if not made.ours else spec.ttl if spec.key else _ORPHAN_S
+        channel = await Attached.over(made.connection)
+        config = configuration(spec, machine=self._daemon.machine, ttl=spec.ttl, orphan_s=orphan_s)
+        try:
+            return await Link.opened(channel, config)
+        except LinkLost as lost:
+            stage = "image" if "python3" in channel.complaint else "start"
+            raise CreateError(stage, channel.complaint or str(lost)) from lost
+
+    async def _inquire(self, ident: str) -> Fate:
+        return await self._told(partial(_fate, ident=ident))
+
+    async def _probed(self) -> frozenset[str]:
+        image = await self._images.pinned(self._image)
+        key = (self._daemon.host, image.id, self._runtime)
+        with _PROBING:
+            if key not in _PROBED:
+                async with self.open(BoxSpec(limits=LIMITS, ttl=120.0)) as box:
+                    _PROBED[key] = await probe(box, LIMITS) | {"image"}
+            return _PROBED[key]
+
+
+class _Made(NamedTuple):
+    """A container with a connection to its supervisor; ``ours`` when it was made just now."""
+
+    id: str
+    connection: socket.socket
+    ours: bool
+
+
+def _made(api: Any, *, name: str, plan: settings.Plan) -> _Made:
+    """A container that runs, or the one of that name that exists already."""
+    from docker.errors import APIError
+    from docker.types import LogConfig
+
+    # Nothing is logged: what a supervisor says would be written to the daemon's disk.
+    host = api.create_host_config(log_config=LogConfig(type="none"), **settings.host(plan))
+    try:
+        answer = api.create_container(name=name, host_config=host, **settings.container(plan))
+    except APIError as error:
+        if error.status_code != 409 or not plan.spec.key:
+            raise
+        return _adopted(api, name, plan)
+    ident = str(answer["Id"])
+    try:
+        if problem := settings.discarded(answer.get("Warnings")):
+            raise CreateError("quota", f"the daemon cannot hold boxes to a limit: {problem}")
+        streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        # Before it starts, or what it complains about while it starts would be lost.
+        connection = hijacked(api.attach_socket(ident, params=streams))
+        api.start(ident)
+    except BaseException:
+        _removed(api, ident)
+        raise
+    return _Made(ident, connection, ours=True)
+
+
+def _adopted(api: Any, name: str, plan: settings.Plan) -> _Made:
+    """A container of that name that exists already: a supervisor of our own is started in it."""
+    facts = api.inspect_container(name)
+    if facts["Config"]["Labels"].get(settings.SHAPE) != settings.shape(plan):
+        raise CreateError("start", f"{name} exists with another image or other limits")
+    ident = str(facts["Id"])
+    if facts["State"]["Status"] == "created":
+        api.start(ident)
+    words = settings.command(plan.spec.ttl)
+    job = api.exec_create(ident, words, stdin=True, user="0:0", workdir="/")
+    connection = hijacked(api.exec_start(job["Id"], socket=True))
+    return _Made(ident, connection, ours=False)
+
+
+def _removed(api: Any, ident: str) -> None:
+    from docker.errors import APIError, NotFound
+
+    with suppress(NotFound):
+        try:
+            api.remove_container(ident, v=True, force=True)
+        except APIError as error:
+            if error.status_code != 409:
+                raise
+            api.wait(ident, condition="removed")  # somebody else is removing it
+
+
+def _listed(api: Any, labels: Mapping[str, str]) -> list[Found]:
+    wanted = [settings.BOX, *(f"{settings.LABEL}{name}={labels[name]}" for name in labels)]
+    now = time.time()
+    return [
+        Found(
+            name=entry["Names"][0].lstrip("/"),
+            labels=settings.told(entry["Labels"]),
+            age_s=now - entry["Created"],
+            owner_alive=_owned(api, entry),
+            expired=now >= float(entry["Labels"].get(settings.EXPIRES, "inf")),
+        )
+        for entry in api.containers(all=True, filters={"label": wanted})
+        if entry["State"] not in ("removing", "dead") and entry["Names"]
+    ]
+
+
+def _owned(api: Any, entry: Mapping[str, Any]) -> bool:
+    """Whether the driver may live. Labels cannot be changed, so who adopted the box is not in them:
+    but its connection runs in the box."""
+    from docker.errors import NotFound
+
+    try:
+        if Owner.parse(entry["Labels"].get(settings.OWNER, "")).alive:
+            return True
+        jobs = api.inspect_container(entry["Id"]).get("ExecIDs") or ()
+        return any(api.exec_inspect(job)["Running"] for job in jobs)
+    except (ValueError, NotFound):
+        return True
+
+
+def _fate(api: Any, ident: str) -> Fate:
+    """What became of a container whose connection ended, and whether somebody asked for it."""
+    from docker.errors import NotFound
+
+    with suppress(NotFound):
+        try:
+            api.wait(ident, timeout=_END_S)
+        except OSError:  # a timeout of requests, which is no TimeoutError
+            return Fate(gone=False)
+    filters = {"container": ident, "event": list(_ASKED_FOR)}
+    now = int(time.time())
+    asked = [
+        event["Action"]
+        for event in api.events(since=now - 3600, until=now + 1, filters=filters, decode=True)
+    ]
+    text = f"removed from outside ({asked[0]})" if asked else "its supervisor ended"
+    return Fate(gone=True, by_us=bool(asked), text=text)
