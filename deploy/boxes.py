@@ -13,7 +13,7 @@ from palestra.rl.types import CheckRunner, Grader, SandboxProvider
 from palestra.sandbox.auto import choose
 from palestra.sandbox.checks import make_grader, run_checks
 from palestra.sandbox.config import SandboxConfig
-from palestra.sandbox.workspace import reap
+from palestra.sandbox.keeper import reap
 
 
 @dataclass(frozen=True, kw_only=True)

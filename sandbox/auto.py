@@ -1,24 +1,59 @@
-"""Choosing the strongest provider that works here, and refusing rather than running unprotected."""
+"""Backends by name, and choosing the strongest that works rather than running unprotected."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from palestra.rl.errors import SandboxError, UserError
-from palestra.rl.types import SandboxProvider
-from palestra.sandbox.bubblewrap import Bubblewrap
-from palestra.sandbox.landlock import Landlock
+from palestra.sandbox.base import Backend
 from palestra.sandbox.limits import Limits
-from palestra.sandbox.unsafe import UnsafeLocal
 
 GRADING: frozenset[str] = frozenset({"fs", "no_net", "kill_tree"})
 """Guarantees without which a verdict means nothing."""
 
-_PROVIDERS: dict[str, Callable[..., SandboxProvider]] = {
-    "bubblewrap": Bubblewrap,
-    "landlock": Landlock,
+BACKENDS: Mapping[str, str] = {
+    "bubblewrap": "palestra.sandbox.bubblewrap:Bubblewrap",
+    "landlock": "palestra.sandbox.landlock:Landlock",
 }
+"""Where the class of each backend is; imported when it is used, as some need large libraries."""
+
+LOCAL = ("bubblewrap", "landlock")
+"""What ``auto`` tries, strongest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """What became of starting a backend here; ``problem`` is empty when it works.
+
+    Example: ``Probed(name="docker", problem="DOCKER_HOST is not set")``
+    """
+
+    name: str
+    guarantees: frozenset[str] = frozenset()
+    problem: str = ""
+
+
+def make(name: str, **options: object) -> Backend:
+    """The backend of that name, started with ``options``.
+
+    Raises ``UserError`` for a name that nobody has and ``SandboxError`` where it does not work.
+    """
+    if name not in BACKENDS:
+        raise UserError(f"no sandbox backend {name}; there are {', '.join(BACKENDS)}")
+    module, _, kind = BACKENDS[name].partition(":")
+    backend: Backend = getattr(importlib.import_module(module), kind)(**options)
+    return backend
+
+
+def probe(name: str) -> Probed:
+    """Start a backend to find out what it guarantees here."""
+    try:
+        return Probed(name=name, guarantees=make(name).guarantees)
+    except SandboxError as error:
+        return Probed(name=name, problem=str(error))
 
 
 def choose(
@@ -28,26 +63,28 @@ def choose(
     unsafe_local: bool = False,
     root: Path | None = None,
     limits: Limits | None = None,
-) -> SandboxProvider:
-    """The first of bubblewrap and Landlock that works and gives every guarantee in ``require``.
+) -> Backend:
+    """The first local backend that works and gives every guarantee in ``require``.
 
     ``backend`` other than ``auto`` allows only that one. Raises ``UserError`` naming what is
     missing. ``unsafe_local`` gives plain processes instead.
     """
+    given = {"root": root, "limits": limits}
+    options = {name: value for name, value in given.items() if value is not None}
     if unsafe_local:
+        from palestra.sandbox.unsafe import UnsafeLocal
+
         return UnsafeLocal(root=root, limits=limits)
     problems: list[str] = []
-    for name, make in _PROVIDERS.items():
-        if backend not in ("auto", name):
-            continue
+    for name in LOCAL if backend == "auto" else (backend,):
         try:
-            provider = make(root=root, limits=limits)
+            found = make(name, **options)
         except SandboxError as error:
             problems.append(f"{name}: {error}")
             continue
-        if require <= provider.guarantees:
-            return provider
-        problems.append(f"{name} lacks {', '.join(sorted(require - provider.guarantees))}")
+        if require <= found.guarantees:
+            return found
+        problems.append(f"{name} lacks {', '.join(sorted(require - found.guarantees))}")
     wanted = ", ".join(sorted(require))
     raise UserError(
         f"no sandbox here gives {wanted} ({'; '.join(problems)}); install bubblewrap, or pass "

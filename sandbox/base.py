@@ -32,7 +32,8 @@ GUARANTEES: Mapping[str, str] = {
     "seccomp": "system calls that no agent needs are refused",
     "memory": "the memory of the whole box is bounded, and running out of it is reported",
     "pids": "the processes of the whole box are bounded",
-    "disk": "all that a box writes is bounded; otherwise only each file and /tmp",
+    "tmp": "the whole of /tmp is bounded",
+    "disk": "all that a box writes is bounded; otherwise each file is",
     "image": "made from container images",
 }
 """What a backend may promise; without one, the contract tests say what holds instead."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from palestra.rl.errors import SandboxError
-from palestra.rl.types import Sandbox
-from palestra.sandbox import seccomp, workspace
-from palestra.sandbox.limits import Cgroup, Limits, cgroup_guarantees
-from palestra.sandbox.local import PYTHON, SEARCH_PATH, LocalBox, opened, pipe_with
+from palestra.sandbox import seccomp
+from palestra.sandbox.base import BoxSpec
+from palestra.sandbox.limits import Limits, cgroup_guarantees
+from palestra.sandbox.local import PYTHON, SEARCH_PATH, Launch, pipe_with
+from palestra.sandbox.local_backend import LocalBackend
 from palestra.sandbox.process import Command, Ended
 
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -23,14 +25,21 @@ _ENVIRONMENT = {"PATH": SEARCH_PATH, "HOME": _INSIDE, "LANG": "C.UTF-8", "TMPDIR
 
 
 # Opened for appending and never written to: a probe must not change the machine it probes.
-_PROBE = "test ! -w /usr && ! ( : >> /proc/sys/kernel/hostname ) 2>/dev/null"
+_PROBE = (
+    "test ! -w /usr && ! ( : >> /proc/sys/kernel/hostname ) 2>/dev/null"
+    f" && test -x {PYTHON}/bin/python3 && : > probe && : > /tmp/probe"
+)
+_NOBODY = 65534
+_SETPRIV = "/usr/bin/setpriv"
+_TIMEOUT_S = 10
 
 
-class Bubblewrap:
-    """Opens boxes with private file system, network, process and user namespaces.
+class Bubblewrap(LocalBackend):
+    """Boxes with private file system, network, process and, for ordinary users, user namespaces.
 
-    ``root`` is the host folder that holds the work folders. Construction runs ``bwrap`` once and
-    raises ``SandboxError`` where it is absent or not permitted.
+    Run by root, commands become the user ``nobody`` after bwrap has set the box up; where that does
+    not work they are root in a user namespace that gives root no power. Construction tries it and
+    raises ``SandboxError`` where bwrap is absent or not permitted.
 
     Example: ``async with Bubblewrap().open() as box: await box.exec(["python3", "-V"])``
     """
@@ -38,61 +47,67 @@ class Bubblewrap:
     name = "bubblewrap"
 
     def __init__(self, *, root: Path | None = None, limits: Limits | None = None) -> None:
-        self._root = root or workspace.default_root()
-        self._limits = limits or Limits()
+        super().__init__(root=root, limits=limits)
         self._program = shutil.which("bwrap") or ""
+        if not self._program:
+            raise SandboxError("bwrap is not installed")
         self._filter = seccomp.build() if seccomp.available() else b""
-        self._base = [self._program, *_namespaces(), *_mounts(self._limits)]
-        self._probe()
+        # Only the filter keeps a box without a user namespace from making its own.
+        can_switch = os.geteuid() == 0 and bool(self._filter) and Path(_SETPRIV).exists()
+        self.user = _NOBODY if can_switch and not self._tried(_NOBODY) else None
+        if self.user is None and (problem := self._tried(None)):
+            raise SandboxError(problem)
         self.guarantees = frozenset(
-            {"fs", "no_net", "kill_tree", "pidns", "netns", "no_new_privs", "signals"}
+            {"fs", "no_net", "kill_tree", "pidns", "netns", "no_new_privs", "signals", "tmp"}
             | ({"seccomp"} if self._filter else set())
+            | ({"user"} if self.user is not None else set())
             | cgroup_guarantees()
         )
 
-    def open(self) -> AbstractAsyncContextManager[Sandbox]:
-        """A fresh box; raises ``SandboxError`` when it cannot be made."""
-        return opened(self._root, self._limits, self._build)
+    def launch(self, folder: Path, spec: BoxSpec) -> Launch:
+        """One bwrap per command: its namespaces end with it, and so does all that it started."""
+        base = self._base(folder / "work", spec.limits, self.user)
 
-    def _build(self, folder: Path, cgroup: Cgroup) -> LocalBox:
         def wrap(argv: Sequence[str], env: Mapping[str, str], status: int) -> Command:
-            return self._command(folder, argv, env, status)
+            words = [*base, "--json-status-fd", str(status)]
+            for key, value in {**_ENVIRONMENT, **env}.items():
+                words += ["--setenv", key, value]
+            filters: tuple[int, ...] = ()
+            if self._filter:
+                filters = (pipe_with(self._filter),)
+                words += ["--seccomp", str(filters[0])]
+            # The root as working folder: PWD of the outer shell can be read in /proc/1/environ.
+            return Command(
+                argv=[*words, "--", *_becoming(self.user), *argv],
+                cwd=Path("/"),
+                fds=(status, *filters),
+                owned=filters,
+            )
 
-        box = LocalBox(folder, wrap, cgroup=cgroup, limits=self._limits)
         # bwrap tells the end by a signal as 128 + number, like a shell.
-        box.shell_signals = True
-        box.started = _started
-        return box
+        return Launch(wrap=wrap, started=_started, shell_signals=True)
 
-    def _command(
-        self, folder: Path, argv: Sequence[str], env: Mapping[str, str], status: int
-    ) -> Command:
-        words = [*self._base, "--bind", str(folder), _INSIDE, "--remount-ro", "/"]
-        words += ["--chdir", _INSIDE]
-        words += ["--json-status-fd", str(status)]
-        for key, value in {**_ENVIRONMENT, **env}.items():
-            words += ["--setenv", key, value]
-        filters: tuple[int, ...] = ()
-        if self._filter:
-            filters = (pipe_with(self._filter),)
-            words += ["--seccomp", str(filters[0])]
-        # The root as working folder: PWD of the outer shell can be read in /proc/1/environ.
-        return Command(
-            argv=[*words, "--", *argv], cwd=Path("/"), fds=(status, *filters), owned=filters
-        )
+    def _base(self, work: Path, limits: Limits, user: int | None) -> list[str]:
+        words = [self._program, *_namespaces(user), *_mounts(limits)]
+        return [*words, "--bind", str(work), _INSIDE, "--remount-ro", "/", "--chdir", _INSIDE]
 
-    def _probe(self) -> None:
-        if not self._program:
-            raise SandboxError("bwrap is not installed")
-        tried = subprocess.run(
-            [*self._base, "--", "/bin/sh", "-c", _PROBE],
-            env={},
-            capture_output=True,
-            timeout=10,
-            check=False,
-        )
-        if tried.returncode != 0:
-            raise SandboxError(f"bwrap: {tried.stderr.decode(errors='replace').strip()}")
+    def _tried(self, user: int | None) -> str:
+        """What is wrong with boxes whose commands run as ``user``; empty if nothing is."""
+        with tempfile.TemporaryDirectory(prefix="palestra-probe-") as folder:
+            work = Path(folder) / "work"
+            work.mkdir()
+            if user is not None:
+                os.chown(work, user, user)
+            base = self._base(work, self.limits, user)
+            tried = subprocess.run(
+                [*base, "--", *_becoming(user), "/bin/sh", "-c", _PROBE],
+                env={},
+                capture_output=True,
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
+        text = tried.stderr.decode(errors="replace").strip()
+        return f"bwrap: {text or tried.returncode}" if tried.returncode else ""
 
 
 def _started(ended: Ended) -> bool:
@@ -102,20 +117,24 @@ def _started(ended: Ended) -> bool:
     return ended.result.stderr.startswith(b"bwrap: execvp ")
 
 
-def _namespaces() -> list[str]:
-    return [
-        "--unshare-all",
-        "--unshare-user",
-        "--disable-userns",
-        # Takes effect when the *thread* that started bwrap ends: start boxes from a lasting one.
-        "--die-with-parent",
-        "--new-session",
-        "--clearenv",
-        "--cap-drop",
-        "ALL",
-        "--hostname",
-        "box",
+def _namespaces(user: int | None) -> list[str]:
+    words = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+    words += ["--unshare-cgroup-try", "--new-session", "--clearenv", "--hostname", "box"]
+    # Takes effect when the *thread* that started bwrap ends: start boxes from a lasting one.
+    words += ["--die-with-parent", "--cap-drop", "ALL"]
+    if user is None:
+        return [*words, "--unshare-user", "--disable-userns"]
+    return words + [
+        w for cap in ("SETUID", "SETGID", "SETPCAP") for w in ("--cap-add", f"CAP_{cap}")
     ]
+
+
+def _becoming(user: int | None) -> list[str]:
+    """The words before a command that make it ``user``, for good and without any power."""
+    if user is None:
+        return []
+    words = [_SETPRIV, f"--reuid={user}", f"--regid={user}", "--clear-groups", "--inh-caps=-all"]
+    return [*words, "--bounding-set=-all", "--no-new-privs", "--"]
 
 
 def _mounts(limits: Limits) -> list[str]:
@@ -128,8 +147,12 @@ def _mounts(limits: Limits) -> list[str]:
     for name in _ETC:
         words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     # Run by root, bwrap leaves /proc/sys/* writable, and core_pattern is an escape: read-only.
-    words += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
-    words += ["--size", str(limits.tmp), "--tmpfs", "/tmp"]
+    words += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    for path in ("/tmp", "/dev/shm"):
+        words += ["--perms", "1777", "--size", str(limits.tmp), "--tmpfs", path]
     if not PYTHON.is_relative_to("/usr"):
+        # bwrap would give them the mode of the host's folders, which may shut others out.
+        for parent in reversed(PYTHON.parents[:-1]):
+            words += ["--perms", "0755", "--dir", str(parent)]
         words += ["--ro-bind", str(PYTHON), str(PYTHON)]
     return words

@@ -6,6 +6,7 @@ any moment makes the operation fail instead of leaving the folder.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -13,10 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from palestra.rl.errors import PathRefused
+from palestra.rl.errors import PathRefused, SandboxError
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_WRITE = 64 << 20
+_MAX_DEPTH = 100
+_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def read_below(root: Path, path: str, max_bytes: int) -> bytes:
@@ -25,20 +28,40 @@ def read_below(root: Path, path: str, max_bytes: int) -> bytes:
     Raises ``PathRefused`` for links, devices, pipes, files above ``max_bytes`` and absent files.
     """
     parts = _parts(path)
-    try:
-        with _folder(root, parts[:-1], make=False) as parent:
-            # O_NONBLOCK: opening a FIFO for reading would otherwise wait for a writer.
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            with os.fdopen(os.open(parts[-1], flags, dir_fd=parent), "rb") as file:
-                info = os.fstat(file.fileno())
-                if not stat.S_ISREG(info.st_mode):
-                    raise PathRefused(f"{path}: not a regular file")
-                data = file.read(max_bytes + 1)
-    except OSError as error:
-        raise PathRefused(f"{path}: {error.strerror}") from error
-    if len(data) > max_bytes:
-        raise PathRefused(f"{path}: larger than {max_bytes} bytes")
-    return data
+    with _refusing(path), _folder(root, parts[:-1], make=False) as parent:
+        return _read(parent, parts[-1], path, max_bytes)
+
+
+def read_tree(root: Path, path: str, *, max_files: int, max_bytes: int) -> dict[str, bytes]:
+    """The regular files below the folder ``path`` of ``root``, by path relative to ``root``.
+
+    Links, devices and pipes are left out. Raises ``PathRefused`` above ``max_files`` entries of any
+    kind, above ``max_bytes`` in all, and for folders nested more than 100 deep.
+    """
+    found: dict[str, bytes] = {}
+    pending: list[list[str]] = [[] if path == "." else _parts(path)]
+    entries = 0
+    while pending:
+        parts = pending.pop()
+        here = "/".join(parts)
+        if len(parts) > _MAX_DEPTH:
+            raise PathRefused(f"{path}: folders more than {_MAX_DEPTH} deep")
+        with (
+            _refusing(here or "."),
+            _folder(root, parts, make=False) as folder,
+            os.scandir(folder) as listing,
+        ):
+            for entry in listing:
+                entries += 1
+                if entries > max_files:
+                    raise PathRefused(f"{path}: more than {max_files} entries")
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append([*parts, entry.name])
+                elif entry.is_file(follow_symlinks=False):
+                    name = "/".join([*parts, entry.name])
+                    found[name] = _read(folder, entry.name, path, max_bytes)
+                    max_bytes -= len(found[name])
+    return found
 
 
 def write_below(root: Path, path: str, data: bytes) -> None:
@@ -50,26 +73,59 @@ def write_below(root: Path, path: str, data: bytes) -> None:
     if len(data) > _MAX_WRITE:
         raise PathRefused(f"{path}: larger than {_MAX_WRITE} bytes")
     fresh = f".palestra-{secrets.token_hex(6)}"
-    try:
-        with _folder(root, parts[:-1], make=True) as parent:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with _refusing(path), _folder(root, parts[:-1], make=True) as parent:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
             with os.fdopen(os.open(fresh, flags, 0o644, dir_fd=parent), "wb") as file:
+                _give(file.fileno(), root)
                 file.write(data)
-            try:
-                os.rename(fresh, parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
-            except OSError:
-                with suppress(OSError):
-                    os.unlink(fresh, dir_fd=parent)
-                raise
-    except OSError as error:
-        raise PathRefused(f"{path}: {error.strerror}") from error
+            os.rename(fresh, parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(fresh, dir_fd=parent)
+            raise
 
 
 def _parts(path: str) -> list[str]:
     parts = path.split("/")
     if "\0" in path or any(part in ("", ".", "..") for part in parts):
         raise PathRefused(f"{path!r}: not a plain relative path")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise PathRefused(f"{path!r}: not a name of a file") from None
     return parts
+
+
+@contextmanager
+def _refusing(path: str) -> Iterator[None]:
+    """What the agent's files make impossible is its fault; what the machine lacks is ours."""
+    try:
+        yield
+    except OSError as error:
+        kind = SandboxError if error.errno in _OURS else PathRefused
+        raise kind(f"{path}: {error.strerror}") from error
+
+
+def _read(parent: int, name: str, path: str, max_bytes: int) -> bytes:
+    # O_NONBLOCK: opening a FIFO for reading would otherwise wait for a writer.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(name, flags, dir_fd=parent), "rb") as file:
+        info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            raise PathRefused(f"{path}: not a regular file")
+        # The size first: a sparse file costs its writer nothing and us its whole length.
+        data = file.read(max_bytes + 1) if info.st_size <= max_bytes else b""
+    if len(data) > max_bytes or info.st_size > max_bytes:
+        raise PathRefused(f"{path}: larger than {max_bytes} bytes")
+    return data
+
+
+def _give(fd: int, root: Path) -> None:
+    """What we make in a box belongs to whom the box belongs to."""
+    owner = root.stat()
+    if owner.st_uid != os.geteuid():
+        os.fchown(fd, owner.st_uid, owner.st_gid)
 
 
 @contextmanager
@@ -77,12 +133,20 @@ def _folder(root: Path, parts: list[str], *, make: bool) -> Iterator[int]:
     current = os.open(root, _FOLDER)
     try:
         for part in parts:
-            if make:
-                with suppress(FileExistsError):
-                    os.mkdir(part, 0o755, dir_fd=current)
+            made = make and _made(part, current)
             below = os.open(part, _FOLDER, dir_fd=current)
             os.close(current)
             current = below
+            if made:
+                _give(current, root)
         yield current
     finally:
         os.close(current)
+
+
+def _made(name: str, parent: int) -> bool:
+    try:
+        os.mkdir(name, 0o755, dir_fd=parent)
+    except FileExistsError:
+        return False
+    return True

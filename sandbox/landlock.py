@@ -11,15 +11,16 @@ import json
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
 from palestra.rl.errors import SandboxError
-from palestra.rl.types import Sandbox
-from palestra.sandbox import seccomp, workspace
-from palestra.sandbox.limits import Cgroup, Limits, cgroup_guarantees
-from palestra.sandbox.local import PYTHON, SEARCH_PATH, LocalBox, opened
+from palestra.sandbox import seccomp
+from palestra.sandbox.base import BoxSpec
+from palestra.sandbox.limits import Limits, cgroup_guarantees
+from palestra.sandbox.local import PYTHON, SEARCH_PATH, Launch
+from palestra.sandbox.local_backend import LocalBackend
 from palestra.sandbox.process import Command
 
 _READ_ONLY = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives"]
@@ -28,18 +29,19 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 _CREATE_RULESET = 444
 
 
-class Landlock:
-    """Opens boxes confined by Landlock and seccomp; raises ``SandboxError`` where either is absent.
+class Landlock(LocalBackend):
+    """Boxes confined by Landlock and seccomp; raises ``SandboxError`` where either is absent.
 
     Signals to outside processes are blocked from Landlock ABI 6 (Linux 6.12); on older kernels a
     box could kill its own supervisor, so ``kill_tree`` is not among the guarantees there.
+
+    Example: ``async with Landlock().open() as box: await box.exec(["python3", "-V"])``
     """
 
     name = "landlock"
 
     def __init__(self, *, root: Path | None = None, limits: Limits | None = None) -> None:
-        self._root = root or workspace.default_root()
-        self._limits = limits or Limits()
+        super().__init__(root=root, limits=limits)
         version = _abi()
         if version < 1 or not seccomp.available():
             raise SandboxError("Landlock or seccomp is not available")
@@ -51,32 +53,24 @@ class Landlock:
             | cgroup_guarantees()
         )
 
-    def open(self) -> AbstractAsyncContextManager[Sandbox]:
-        """A fresh box; raises ``SandboxError`` when it cannot be made."""
-        return opened(self._root, self._limits, self._build)
-
-    def _build(self, folder: Path, cgroup: Cgroup) -> LocalBox:
-        private = folder / ".tmp"
-        private.mkdir()
-        base = {"PATH": SEARCH_PATH, "HOME": str(folder), "LANG": "C.UTF-8", "TMPDIR": str(private)}
+    def launch(self, folder: Path, spec: BoxSpec) -> Launch:
+        """A Python supervisor per command, which confines a child and outlives its tree."""
+        work, tmp = str(folder / "work"), str(folder / "tmp")
+        base = {"PATH": SEARCH_PATH, "HOME": work, "LANG": "C.UTF-8", "TMPDIR": tmp}
 
         def wrap(argv: Sequence[str], env: Mapping[str, str], status: int) -> Command:
             config = {
                 "status": status,
-                "folder": str(folder),
-                "memory": self._limits.memory,
+                "folder": work,
                 "filter": self._filter,
                 "read_only": [*_READ_ONLY, str(PYTHON)],
-                "read_write": [str(folder), *_DEVICES],
+                "read_write": [work, tmp, *_DEVICES],
                 "env": {**base, **env},
             }
-            launch = [str(PYTHON / "bin" / "python3"), "-I", "-S", "-c", self._launcher]
-            return Command(argv=[*launch, json.dumps(config), *argv], cwd=folder, fds=(status,))
+            start = [str(PYTHON / "bin" / "python3"), "-I", "-S", "-c", self._launcher]
+            return Command(argv=[*start, json.dumps(config), *argv], cwd=folder, fds=(status,))
 
-        box = LocalBox(folder, wrap, cgroup=cgroup, limits=self._limits)
-        box.stop = _terminate
-        box.started = lambda ended: bool(ended.status)
-        return box
+        return Launch(wrap=wrap, stop=_terminate, started=lambda ended: bool(ended.status))
 
 
 def _terminate(pid: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import signal as signals
 import sys
 
@@ -87,8 +86,6 @@ def become(config: dict[str, object], argv: list[str]) -> None:
     status = int(str(config["status"]))
     os.setsid()
     os.chdir(str(config["folder"]))
-    memory = int(str(config["memory"]))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     program = bytes.fromhex(str(config["filter"]))
     restrict(list(config["read_only"]), list(config["read_write"]))  # type: ignore[call-overload]
     drop_capabilities()

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from palestra.rl.errors import SandboxError
+
 _MOUNT = Path("/sys/fs/cgroup")
+_ATTEMPTS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +27,10 @@ class Limits:
 
 
 class Cgroup:
-    """The control groups of one box: v1 or v2, memory and process count, whichever is writable."""
+    """The control groups of one box: v1 or v2, memory and process count, whichever is writable.
+
+    Groups of that name that exist already are joined and keep their limits. Raises ``OSError``.
+    """
 
     def __init__(self, name: str, limits: Limits) -> None:
         self._folders = [parent / name for parent in _parents()]
@@ -35,6 +41,8 @@ class Cgroup:
             "pids.max": limits.pids,
         }
         for folder in self._folders:
+            if folder.exists():
+                continue
             folder.mkdir()
             for key, value in values.items():
                 if (folder / key).exists():
@@ -45,13 +53,23 @@ class Cgroup:
         """Files into which a process writes 0 to join."""
         return [str(folder / "cgroup.procs") for folder in self._folders]
 
-    def remove(self) -> None:
-        """End what is left in the groups and delete them; at worst ``reap`` does it later."""
-        for folder in self._folders:
-            for attempt in range(50):
-                if _removed(folder):
-                    break
-                time.sleep(0.001 * (1 + attempt))
+    @property
+    def oom_kills(self) -> int:
+        """Processes that were killed because the box had used up its memory."""
+        # memory.events is version 2, memory.oom_control version 1; both have a line "oom_kill N".
+        names = ("memory.events", "memory.oom_control")
+        return sum(_counted(folder / name) for folder in self._folders for name in names)
+
+
+def remove_groups(name: str) -> None:
+    """End what is left in the groups of a box and delete them; raises ``SandboxError``."""
+    for folder in [parent / name for parent in _parents()]:
+        for attempt in range(_ATTEMPTS):
+            if _removed(folder):
+                break
+            time.sleep(0.001 * (1 + attempt))
+        else:
+            raise SandboxError(f"processes of {name} do not die")
 
 
 def cgroup_guarantees() -> frozenset[str]:
@@ -60,9 +78,12 @@ def cgroup_guarantees() -> frozenset[str]:
     return frozenset(found & {"memory", "pids"})
 
 
-def stale_groups() -> list[Path]:
-    """Folders of boxes, living or dead, in every hierarchy that we use."""
-    return [folder for parent in _parents() for folder in parent.glob("palestra-*")]
+def _counted(file: Path) -> int:
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
 def _removed(folder: Path) -> bool:
@@ -70,6 +91,8 @@ def _removed(folder: Path) -> bool:
     with suppress(OSError):
         folder.rmdir()
         return True
+    with suppress(OSError):
+        (folder / "cgroup.kill").write_text("1")
     with suppress(OSError):
         for line in (folder / "cgroup.procs").read_text().split():
             # 0 stands for a process that this one cannot name; to signal it would be our own end.

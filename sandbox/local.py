@@ -1,25 +1,28 @@
-"""What the providers of this machine share: a work folder, limits, and a command line to wrap."""
+"""What the backends of this machine share: a box is a folder, a cgroup and a wrapped command."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
-from palestra.rl.errors import SandboxError, boundary
-from palestra.rl.types import ExecResult, Sandbox
-from palestra.sandbox import workspace
-from palestra.sandbox.base import completed
-from palestra.sandbox.files import read_below, write_below
-from palestra.sandbox.limits import Cgroup, Limits
+from palestra.rl.errors import SandboxError
+from palestra.rl.types import ExecResult
+from palestra.sandbox.base import BoxDied, BoxSpec, as_words, completed, refused
+from palestra.sandbox.files import read_below, read_tree, write_below
+from palestra.sandbox.keeper import destroy
+from palestra.sandbox.limits import Cgroup, Limits, cgroup_guarantees
 from palestra.sandbox.process import (
     REPORT_VARIABLE,
     Command,
     Ended,
+    Running,
+    end_all,
     kill_group,
     run_process,
 )
@@ -29,25 +32,42 @@ SEARCH_PATH = f"{PYTHON}/bin:/usr/local/bin:/usr/bin:/bin"
 
 # Limits that a process hands on to its children; 0 written to a cgroup file moves the writer.
 _PROLOGUE = (
-    "ulimit -c 0; ulimit -f {blocks}; "
-    'while [ "$1" != -- ]; do echo 0 > "$1" || exit 125; shift; done; shift; exec "$@"'
+    '{limits}; while [ "$1" != -- ]; do echo 0 > "$1" || exit 125; shift; done; shift; exec "$@"'
 )
 
-Wrap = Callable[[Sequence[str], Mapping[str, str], int], Command]
+Wrap: TypeAlias = Callable[[Sequence[str], Mapping[str, str], int], Command]
 """``(argv, environment, status_fd)`` to the command that runs it inside the box."""
 
 
-class LocalBox:
-    """A box of this machine; ``wrap`` is all that differs between providers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How a backend runs commands in one box; all that differs between local backends.
 
-    def __init__(self, folder: Path, wrap: Wrap, *, cgroup: Cgroup, limits: Limits) -> None:
-        self.folder = folder
-        self._wrap = wrap
-        self._cgroup = cgroup
-        self._limits = limits
-        self.stop: Callable[[int], None] = kill_group
-        self.started: Callable[[Ended], bool] = lambda ended: True
-        self.shell_signals = False
+    ``stop`` asks the process of that number to end all that it started. ``started`` tells whether
+    the command, not only its wrapper, has run. With ``shell_signals`` the wrapper reports an end by
+    a signal as 128 + number.
+    """
+
+    wrap: Wrap
+    stop: Callable[[int], None] = kill_group
+    started: Callable[[Ended], bool] = lambda ended: True
+    shell_signals: bool = False
+
+
+class LocalBox:
+    """A box of this machine; see ``base.Box``. ``folder`` is its work folder on the host."""
+
+    def __init__(self, root: Path, name: str, spec: BoxSpec, launch: Launch) -> None:
+        self.name = name
+        self.folder = root / name / "work"
+        self._root = root
+        self._spec = spec
+        self._launch = launch
+        self._cgroup = Cgroup(name, spec.limits)
+        self._running: Running = {}
+        self._expires = time.time() + spec.ttl
+        self._frozen = False
+        self._identity = self.folder.stat().st_ino
 
     async def exec(
         self,
@@ -59,62 +79,118 @@ class LocalBox:
         max_output: int = 65_536,
         report: bool = False,
     ) -> ExecResult:
-        """Run a command in the work folder; see ``Sandbox.exec``. Raises ``SandboxError``."""
-        argv = ["/bin/sh", "-c", argv] if isinstance(argv, str) else argv
-        if any("\0" in word for word in argv) or not argv:
-            raise SandboxError("argv must be non-empty and free of NUL")
+        """Run a command in the work folder; see ``Sandbox.exec``. Raises ``BoxDied`` when the box
+        is gone, frozen or past its time to live, ``SandboxError`` when it cannot be started."""
+        words, given = as_words(argv), {**self._spec.env, **(env or {})}
+        if unfit := refused(words, given):
+            return unfit
+        self._check()
 
         def make(report_fd: int, status_fd: int) -> Command:
             extra = {REPORT_VARIABLE: str(report_fd)} if report else {}
-            command = self._wrap(argv, {**(env or {}), **extra}, status_fd)
+            command = self._launch.wrap(words, {**given, **extra}, status_fd)
             fds = (*command.fds, *((report_fd,) if report else ()))
             return replace(command, fds=fds, argv=[*self._prologue(), *command.argv])
 
+        oom_kills = self._cgroup.oom_kills
         ended = await run_process(
-            make, stdin=stdin, timeout=timeout, max_output=max_output, stop=self.stop
+            make,
+            stdin=stdin,
+            timeout=min(timeout, self._expires - time.time()),
+            max_output=max_output,
+            stop=self._launch.stop,
+            running=self._running,
         )
-        result = ended.result
-        if not result.timed_out and not self.started(ended):
-            text = result.stderr.decode(errors="replace").strip()
-            raise SandboxError(f"the box did not start: {text or result.exit_code}")
-        code = result.exit_code or 0
-        if self.shell_signals and 128 < code <= 192:
-            return replace(result, exit_code=None, signal=code - 128)
-        return result
+        return self._judged(ended, oom=self._cgroup.oom_kills > oom_kills)
 
     async def read(self, path: str, *, max_bytes: int = 1 << 20) -> bytes:
         """Read a regular file below the work folder; raises ``PathRefused``."""
+        self._check_exists()
         return read_below(self.folder, path, max_bytes)
 
     async def write(self, path: str, data: bytes) -> None:
         """Write a file below the work folder; raises ``PathRefused``."""
-        write_below(self.folder, path, data)
+        await self.put({path: data})
+
+    async def put(self, files: Mapping[str, bytes]) -> None:
+        """Write many files below the work folder; raises ``PathRefused``."""
+        self._check_exists()
+        for path, data in files.items():
+            write_below(self.folder, path, data)
+
+    async def get(
+        self, path: str = ".", *, max_files: int = 10_000, max_bytes: int = 64 << 20
+    ) -> dict[str, bytes]:
+        """The regular files below ``path``; see ``Box.get``. Raises ``PathRefused``."""
+        self._check_exists()
+        return await asyncio.to_thread(
+            read_tree, self.folder, path, max_files=max_files, max_bytes=max_bytes
+        )
+
+    async def freeze(self) -> None:
+        """End every process in the box, for good; files can still be read."""
+        self._frozen = True
+        await completed(end_all(self._running, self._launch.stop))
+
+    async def alive(self) -> bool:
+        """True while commands can be run in this very box."""
+        return self._problem() == ""
+
+    async def close(self) -> None:
+        """Remove the box and everything in it; harmless when repeated."""
+        self._frozen = True
+        await completed(self._close())
+
+    async def _close(self) -> None:
+        await end_all(self._running, self._launch.stop)
+        # Another box may have the name of a closed one: it is not ours to remove.
+        if self._exists():
+            await asyncio.to_thread(destroy, self._root, self.name)
+
+    def _judged(self, ended: Ended, *, oom: bool) -> ExecResult:
+        """What the command did, after what became of the box."""
+        self._check_exists()
+        if time.time() >= self._expires:
+            raise BoxDied(f"{self.name}: its time to live is over", by_agent=False)
+        result = replace(ended.result, oom=oom)
+        if not result.timed_out and not self._launch.started(ended):
+            text = result.stderr.decode(errors="replace").strip()
+            raise SandboxError(f"the box did not start: {text or result.exit_code}")
+        code = result.exit_code or 0
+        if self._launch.shell_signals and 128 < code <= 192:
+            return replace(result, exit_code=None, signal=code - 128)
+        return result
+
+    def _check(self) -> None:
+        if problem := self._problem():
+            raise BoxDied(f"{self.name}: {problem}", by_agent=False)
+
+    def _check_exists(self) -> None:
+        if not self._exists():
+            raise BoxDied(f"{self.name}: it was removed", by_agent=False)
+
+    def _problem(self) -> str:
+        if not self._exists():
+            return "it was removed"
+        if self._frozen:
+            return "it is frozen"
+        return "its time to live is over" if time.time() >= self._expires else ""
+
+    def _exists(self) -> bool:
+        try:
+            return self.folder.stat().st_ino == self._identity
+        except OSError:
+            return False
 
     def _prologue(self) -> list[str]:
-        script = _PROLOGUE.format(blocks=self._limits.files // 512)
+        script = _PROLOGUE.format(limits="; ".join(_rlimits(self._spec.limits)))
         return ["/bin/sh", "-c", script, "sh", *self._cgroup.entries, "--"]
 
 
-@asynccontextmanager
-async def opened(
-    root: Path, limits: Limits, build: Callable[[Path, Cgroup], LocalBox]
-) -> AsyncIterator[Sandbox]:
-    """A box in a fresh work folder; both are gone afterwards, whatever happened."""
-    folder = workspace.create(root)
-    cgroup: Cgroup | None = None
-    try:
-        async with boundary(SandboxError, "opening a box"):
-            cgroup = Cgroup(folder.name, limits)
-            box = build(folder, cgroup)
-        yield box
-    finally:
-        await completed(asyncio.to_thread(_destroy, folder, cgroup))
-
-
-def _destroy(folder: Path, cgroup: Cgroup | None) -> None:
-    if cgroup is not None:
-        cgroup.remove()
-    workspace.remove(folder)
+def _rlimits(limits: Limits) -> list[str]:
+    """What the shell sets; memory only per process, where no cgroup bounds that of the box."""
+    memory = [] if "memory" in cgroup_guarantees() else [f"ulimit -v {limits.memory >> 10}"]
+    return ["ulimit -c 0", f"ulimit -f {limits.files >> 9}", *memory]
 
 
 def pipe_with(data: bytes) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from palestra.rl.errors import SandboxError
 from palestra.rl.types import ExecResult
@@ -36,6 +37,10 @@ class Command:
     cwd: Path | None = None
     fds: tuple[int, ...] = ()
     owned: tuple[int, ...] = ()
+
+
+Running: TypeAlias = dict[int, asyncio.Future[None]]
+"""Process ids of commands that have not ended, with what is set when they have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +96,14 @@ async def run_process(
     timeout: float,
     max_output: int,
     stop: Callable[[int], None] = kill_group,
+    running: Running | None = None,
 ) -> Ended:
     """Start what ``make(report_fd, status_fd)`` says and see it to its end.
 
     The end is the exit of the main process; output that a background child might still write is
     awaited for 0.2 s. ``timeout`` is in seconds; past it, or on cancellation, ``stop`` is called
-    with the process id and SIGKILL follows if that did not help. Raises ``SandboxError`` when the
-    process cannot be started.
+    with the process id and SIGKILL follows if that did not help. The process stands in ``running``
+    while it runs. Raises ``SandboxError`` when it cannot be started.
     """
     out, err = Capture(max_output), Capture(max_output)
     report, status = Capture(REPORT_BYTES, tail=False), Capture(4096, tail=False)
@@ -109,7 +115,7 @@ async def run_process(
         ends: list[_Reader | _Writer] = [writer, *readers]
         for end in ends:
             end.release_child_end()
-        timed_out = await _supervise(child, writer, readers, timeout, stop)
+        timed_out = await _supervise(child, writer, readers, timeout, stop, running)
     code = child.returncode
     if code is None:
         raise SandboxError(f"process {child.pid} does not die")
@@ -156,9 +162,12 @@ async def _supervise(
     readers: list[_Reader],
     timeout: float,
     stop: Callable[[int], None],
+    running: Running | None,
 ) -> bool:
     loop = asyncio.get_running_loop()
     exited: asyncio.Future[None] = loop.create_future()
+    running = {} if running is None else running
+    running[child.pid] = exited
     watch = os.pidfd_open(child.pid)
     loop.add_reader(watch, _mark, exited)
     ends: list[_Reader | _Writer] = [writer, *readers]
@@ -167,28 +176,32 @@ async def _supervise(
     try:
         done, _ = await asyncio.wait([exited], timeout=timeout)
         if not done:
-            await _end(child, exited, stop)
+            await _end(child.pid, exited, stop)
         await asyncio.wait([reader.closed for reader in readers], timeout=_DRAIN_S)
         return not done
     finally:
         if not exited.done():
-            await completed(_end(child, exited, stop))
+            await completed(_end(child.pid, exited, stop))
         loop.remove_reader(watch)
         os.close(watch)
         for end in ends:
             end.detach(loop)
         # Before the leader is reaped, so that the group number cannot have been given away.
         kill_group(child.pid)
+        del running[child.pid]
         child.poll()
 
 
-async def _end(
-    child: subprocess.Popen[bytes], exited: asyncio.Future[None], stop: Callable[[int], None]
-) -> None:
-    stop(child.pid)
+async def end_all(running: Running, stop: Callable[[int], None]) -> None:
+    """End every running command, as past its deadline; it has ended when this returns."""
+    await asyncio.gather(*(_end(pid, exited, stop) for pid, exited in running.items()))
+
+
+async def _end(pid: int, exited: asyncio.Future[None], stop: Callable[[int], None]) -> None:
+    stop(pid)
     done, _ = await asyncio.wait([exited], timeout=_KILL_S)
     if not done:
-        kill_group(child.pid)
+        kill_group(pid)
         await asyncio.wait([exited], timeout=_KILL_S)
 
 

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from palestra.rl.types import Sandbox
-from palestra.sandbox import workspace
-from palestra.sandbox.limits import Cgroup, Limits
-from palestra.sandbox.local import SEARCH_PATH, LocalBox, opened
+from palestra.sandbox.base import BoxSpec
+from palestra.sandbox.limits import Limits
+from palestra.sandbox.local import SEARCH_PATH, Launch
+from palestra.sandbox.local_backend import LocalBackend
 from palestra.sandbox.process import Command
 
 
-class UnsafeLocal:
-    """Runs commands as ordinary processes of this user; warns on stderr when constructed."""
+class UnsafeLocal(LocalBackend):
+    """Runs commands as ordinary processes of this user; says so on stderr at every start.
+
+    Example: ``async with UnsafeLocal().open() as box: await box.exec("echo hello")``
+    """
 
     name = "unsafe-local"
     guarantees: frozenset[str] = frozenset()
 
     def __init__(self, *, root: Path | None = None, limits: Limits | None = None) -> None:
-        self._root = root or workspace.default_root()
-        self._limits = limits or Limits()
-        sys.stderr.write("warning: --unsafe-local: agent code runs without any isolation\n")
+        super().__init__(root=root, limits=limits)
+        sys.stderr.write(
+            "warning: --unsafe-local: agent code runs without any isolation; nothing is protected\n"
+        )
 
-    def open(self) -> AbstractAsyncContextManager[Sandbox]:
-        """A fresh work folder; raises ``SandboxError`` when it cannot be made."""
-        return opened(self._root, self._limits, self._build)
-
-    def _build(self, folder: Path, cgroup: Cgroup) -> LocalBox:
-        base = {"PATH": SEARCH_PATH, "HOME": str(folder), "LANG": "C.UTF-8", "TMPDIR": "/tmp"}
+    def launch(self, folder: Path, spec: BoxSpec) -> Launch:
+        """The command itself, in its own process group."""
+        work, tmp = folder / "work", str(folder / "tmp")
+        base = {"PATH": SEARCH_PATH, "HOME": str(work), "LANG": "C.UTF-8", "TMPDIR": tmp}
 
         def wrap(argv: Sequence[str], env: Mapping[str, str], status: int) -> Command:
             # The prologue's shell sees this environment, so nothing of ours may be steered by it.
             words = ["/usr/bin/env", "-i", *(f"{k}={v}" for k, v in {**base, **env}.items())]
-            return Command(argv=[*words, *argv], cwd=folder)
+            return Command(argv=[*words, *argv], cwd=work)
 
-        return LocalBox(folder, wrap, cgroup=cgroup, limits=self._limits)
+        return Launch(wrap=wrap)

@@ -11,6 +11,7 @@ import time
 from ast import literal_eval
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ from palestra.rl.errors import PathRefused, SandboxError, UserError
 from palestra.rl.types import ExecResult, Sandbox, SandboxProvider
 from palestra.sandbox import workspace
 from palestra.sandbox.auto import GRADING, choose
+from palestra.sandbox.keeper import reap
 from palestra.sandbox.limits import Limits
+from palestra.sandbox.owner import Owner
 from palestra.sandbox.process import Capture
 from palestra.sandbox.unsafe import UnsafeLocal
 
@@ -223,17 +226,6 @@ def test_process_limit(provider: SandboxProvider) -> None:
     assert 0 < int(result.stdout) < Limits().pids
 
 
-def test_memory_limit(provider: SandboxProvider) -> None:
-    small = type(provider)(  # type: ignore[call-arg]
-        root=provider._root,  # type: ignore[attr-defined]
-        limits=Limits(memory=100 << 20),
-    )
-    if "memory" not in small.guarantees:
-        pytest.skip("no writable memory cgroup on this machine")
-    result = python(small, "print(len(b'x' * (200 << 20)))")
-    assert result.exit_code != 0 and b"209715200" not in result.stdout
-
-
 def test_files_travel_both_ways(provider: SandboxProvider) -> None:
     async def use(box: Sandbox) -> None:
         await box.write("a/b/c.bin", b"\0\xff")
@@ -287,15 +279,20 @@ def test_workspace_goes_whatever_is_left(provider: SandboxProvider, tmp_path: Pa
     assert Path("/etc").is_dir()
 
 
+def record(owner: Owner, *, ttl: float = 60) -> workspace.Record:
+    now = time.time()
+    return workspace.Record(owner=owner, labels={}, made=now, expires=now + ttl)
+
+
 def test_removal_unlocks_folders_without_following_links(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir(mode=0o500)
-    folder = workspace.create(tmp_path)
-    (folder / "locked").mkdir()
-    (folder / "locked" / "link").symlink_to(outside)
-    (folder / "locked").chmod(0)
-    workspace.remove(folder)
-    assert not folder.exists()
+    folder = workspace.create(tmp_path, "palestra-a", record(Owner.me()))
+    (folder / "work" / "locked").mkdir()
+    (folder / "work" / "locked" / "link").symlink_to(outside)
+    (folder / "work" / "locked").chmod(0)
+    workspace.remove(tmp_path, "palestra-a")
+    assert list(tmp_path.iterdir()) == [outside]
     assert outside.stat().st_mode & 0o777 == 0o500
 
 
@@ -360,18 +357,31 @@ def test_no_descriptors_leak(provider: SandboxProvider) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_reap_removes_only_what_dead_drivers_left(tmp_path: Path) -> None:
+def test_an_owner_is_told_apart_from_a_later_process_of_its_number() -> None:
+    me = Owner.me()
+    assert me.alive and Owner.parse(str(me)) == me
+    assert not replace(me, started=me.started - 1).alive
+    assert replace(me, pid=1 << 30, host="elsewhere").alive
     child = os.fork()
     if child == 0:
         os._exit(0)
+    zombie = Owner(pid=child, started=0, host=me.host)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert not zombie.alive
     os.waitpid(child, 0)
-    dead = tmp_path / f"palestra-{child}-0a"
-    dead.mkdir()
-    alive = workspace.create(tmp_path)
-    other = tmp_path / "palestra-notes-1"
-    other.mkdir()
-    assert workspace.reap(tmp_path) == [dead]
-    assert alive.exists() and other.exists()
+
+
+def test_reap_removes_only_what_dead_drivers_left_and_what_expired(tmp_path: Path) -> None:
+    me = Owner.me()
+    workspace.create(tmp_path, "palestra-alive", record(me))
+    workspace.create(tmp_path, "palestra-dead", record(replace(me, started=1)))
+    workspace.create(tmp_path, "palestra-expired", record(me, ttl=0))
+    workspace.create(tmp_path, "palestra-abroad", record(replace(me, started=1, host="other")))
+    (tmp_path / "palestra-notes").mkdir()
+    (tmp_path / "palestra-link").symlink_to(tmp_path / "palestra-dead")
+    assert sorted(reap(tmp_path)) == ["palestra-dead", "palestra-expired"]
+    left = ["palestra-abroad", "palestra-alive", "palestra-link", "palestra-notes"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
 
 
 def test_choose_refuses_rather_than_running_unprotected(tmp_path: Path) -> None:
