@@ -84,7 +84,7 @@ def _batches(config: RunConfig, env: Env, chat: Chat, train: Sequence[Task]) -> 
     sft = config.policy.sft
 
     def texts(_: int) -> list[Sample]:
-        encoded = map(chat.tokenizer.encode, sources_of(train))
+        encoded = map(chat.tokenizer.spell, sources_of(train))
         return [supervised(ids, [1.0] * len(ids)) for ids in encoded]
 
     if sft.corpus_steps:

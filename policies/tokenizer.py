@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from palestra.policies.spelling import Speller
 from palestra.rl.errors import UserError
 from palestra.rl.types import Message, Tool
 
 
 class HFTokenizer:
-    """Implements ``rl.types.Tokenizer``; ``folder`` is a Hugging Face model folder."""
+    """Implements ``rl.types.Tokenizer``; ``folder`` is a Hugging Face model folder.
+
+    Raises ``UserError`` for a folder that cannot serve, see also ``Speller``.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         if not (Path(folder) / "tokenizer_config.json").is_file():
@@ -25,11 +29,25 @@ class HFTokenizer:
             raise UserError(f"{folder}: the tokenizer has no chat template")
         self.eos_id: int = self._hf.eos_token_id
         self.vocab_size: int = len(self._hf)
+        backend = getattr(self._hf, "backend_tokenizer", None)
+        if backend is None:
+            raise UserError(f"{folder}: the tokenizer has no tokenizer.json")
+        self._speller = Speller(
+            backend, self._hf.all_special_ids, end=self.eos_id, name=str(folder)
+        )
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text as it stands; nothing is added."""
+        """Ids of a text of ours, in which markers are control tokens; nothing is added."""
         ids: list[int] = self._hf.encode(text, add_special_tokens=False)
         return ids
+
+    def spell(self, text: str) -> list[int]:
+        """Ids of a text of others: it may spell markers, but never gives a control token."""
+        return self._speller.ids(text)
+
+    def split(self, text: str) -> list[str | int]:
+        """The control tokens of a text of ours as ids, and the text between them."""
+        return self._speller.split(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids, special tokens included, byte for byte."""

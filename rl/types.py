@@ -431,12 +431,19 @@ class Grader(Protocol):
 
 
 class Tokenizer(Protocol):
-    """What we need of a tokenizer; ``policies.tokenizer`` wraps a Hugging Face one in it."""
+    """What we need of a tokenizer; ``policies.tokenizer`` wraps a Hugging Face one in it.
+
+    Control tokens are those that text of others must not spell: ends of turns, headers, markers of
+    tool calls. ``encode`` finds them in a text, ``spell`` never gives one, and ``encode(t)`` is
+    ``split(t)`` with the text between control tokens spelled.
+    """
 
     eos_id: int
     vocab_size: int
 
     def encode(self, text: str) -> list[int]: ...
+    def spell(self, text: str) -> list[int]: ...
+    def split(self, text: str) -> list[str | int]: ...
     def decode(self, ids: Sequence[int]) -> str: ...
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], *, reply: bool) -> str: ...
     def token_id(self, token: str) -> int | None: ...

@@ -2,34 +2,47 @@
 
 A conversation grows by appending ids. Nothing is ever decoded and tokenised again: what a tool
 answered is rendered on its own, as the text that the template would put after the reply.
+
+What messages and calls say is text of others. A template would let it spell the template's own
+markers, and a file that holds ``<|im_start|>assistant`` could speak for the policy; so every
+message is found in the rendered text again, and its control tokens are never looked for.
 """
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from palestra.rl.errors import UserError
 from palestra.rl.types import Demonstration, Message, Sample, Tokenizer, Tool
 from palestra.rollout.dialects import Dialect
+from palestra.rollout.quoting import Markup, Quote, ids_of
 
-_SENTINEL = "palestra-sentinel-reply"
 _ASK = Message(role="user", content="palestra-sentinel-ask")
+_REPLY = Message(role="assistant", content="palestra-sentinel-reply")
 
 
 class Chat:
-    """Renders prompts, observations and demonstrations for one tokenizer and dialect."""
+    """Renders prompts, observations and demonstrations for one tokenizer and dialect.
+
+    Tools and roles are texts of ours, what messages and calls say is quoted: it gives no control
+    token, whatever it spells.
+    """
 
     def __init__(self, tokenizer: Tokenizer, dialect: Dialect) -> None:
         dialect.check(tokenizer)
         self.tokenizer = tokenizer
         self.dialect = dialect
         self._eos = tokenizer.decode([tokenizer.eos_id])
+        self._secret = secrets.token_hex(16)
         self._observe = lru_cache(maxsize=4096)(self._observation_ids)
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
         """Ids up to the point where the policy's first reply begins."""
-        return self.tokenizer.encode(self.tokenizer.render(messages, tools, reply=True))
+        return ids_of(self._markup(messages, tools), self.tokenizer)
 
     def observation(self, texts: Sequence[str]) -> list[int]:
         """Ids that follow a reply (its end-of-turn id excluded): one tool message per text, then
@@ -37,25 +50,24 @@ class Chat:
         return list(self._observe(tuple(texts)))
 
     def _observation_ids(self, texts: tuple[str, ...]) -> tuple[int, ...]:
-        head = (_ASK, Message(role="assistant", content=_SENTINEL))
-        tools = tuple(Message(role="tool", content=text) for text in texts)
-        rendered = self.tokenizer.render((*head, *tools), (), reply=True)
-        _, found, rest = rendered.partition(_SENTINEL)
-        _, closed, suffix = rest.partition(self._eos)
-        if not found or not closed:
+        tools = [Message(role="tool", content=text) for text in texts]
+        markup = self._markup([_ASK, _REPLY, *tools], ())
+        said = Quote(_REPLY.content)
+        own, *rest = [*markup, ""][markup.index(said) + 1 :] if said in markup else [""]
+        _, closed, suffix = own.partition(self._eos) if isinstance(own, str) else ("", "", "")
+        if not closed:
             raise UserError(
                 f"the chat template does not end a reply with {self._eos!r}; "
                 "set the tokenizer's eos_token to its end-of-turn token"
             )
-        return tuple(self.tokenizer.encode(suffix))
+        return tuple(ids_of([suffix, *rest], self.tokenizer))
 
     def demonstration(self, demo: Demonstration, tools: Sequence[Tool]) -> Sample:
         """A supervised sample: loss weight 1 on what the assistant wrote, 0 elsewhere."""
         ids = self.prompt(demo.prompt, tools)
         weights = [0.0] * len(ids)
         for index, step in enumerate(demo.steps):
-            text = step.message.content + "".join(map(self.dialect.render, step.message.calls))
-            reply = [*self.tokenizer.encode(text), self.tokenizer.eos_id]
+            reply = [*ids_of(self._written(step.message), self.tokenizer), self.tokenizer.eos_id]
             ids += reply
             weights += [float(step.learn)] * len(reply)
             if index + 1 < len(demo.steps):
@@ -63,6 +75,72 @@ class Chat:
                 ids += answer
                 weights += [0.0] * len(answer)
         return supervised(ids, weights)
+
+    def _written(self, message: Message) -> Markup:
+        """What a message says, its tool calls in the dialect's format."""
+        calls = [part for call in message.calls for part in self.dialect.markup(call)]
+        return [Quote(message.content), *calls]
+
+    def _markup(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Markup:
+        """What the template makes of the messages, with everything that they say quoted."""
+        frame = _Frame(self.tokenizer, messages, tools, self._secret)
+        parts: list[str | Quote] = []
+        for piece in frame.pieces():
+            if isinstance(piece, str):
+                parts.append(piece)
+            else:
+                message = messages[piece]
+                parts += self._written(replace(message, content=frame.shown(piece)))
+        return parts
+
+
+class _Frame:
+    """A template rendered with marks in place of what messages say.
+
+    The marks cannot be guessed, so they occur nowhere else. ``messages`` without words or calls
+    have none: templates like to leave these out.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Tool], secret: str
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.messages = messages
+        self.tools = tools
+        self.marks = [
+            f"m{number}m{secret}" if message.content or message.calls else ""
+            for number, message in enumerate(messages)
+        ]
+        self.text = self._render(self.marks)
+
+    def _render(self, contents: Sequence[str]) -> str:
+        silent = [
+            replace(message, content=content, calls=())
+            for message, content in zip(self.messages, contents, strict=True)
+        ]
+        return self.tokenizer.render(silent, self.tools, reply=True)
+
+    def pieces(self) -> list[str | int]:
+        """The template's own text, and the numbers of the messages between."""
+        numbers = {mark: number for number, mark in enumerate(self.marks) if mark}
+        cut = re.split(f"({'|'.join(numbers)})", self.text) if numbers else [self.text]
+        return [numbers.get(piece, piece) for piece in cut if piece]
+
+    def shown(self, number: int) -> str:
+        """What the template shows of a message: its words, perhaps stripped or escaped.
+
+        Rendered alone among marks. A template that changes its own text with the words of a
+        message does not get to see them: they are taken as they stand.
+        """
+        before, _, after = self.text.partition(self.marks[number])
+        words = self.messages[number].content
+        text = self._render([*self.marks[:number], words, *self.marks[number + 1 :]])
+        framed = (
+            text.startswith(before) and text.endswith(after) and self.marks[number] not in after
+        )
+        if not framed or len(text) < len(before) + len(after):
+            return words
+        return text[len(before) : len(text) - len(after)]
 
 
 def supervised(ids: Sequence[int], weights: Sequence[float]) -> Sample:

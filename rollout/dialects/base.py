@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from palestra.rl.errors import UserError
 from palestra.rl.types import Message, Tokenizer, ToolCall
+from palestra.rollout.quoting import Markup, text_of
 
 
 class Malformed(Exception):
@@ -14,7 +15,7 @@ class Malformed(Exception):
 
 
 class Dialect(ABC):
-    """One format, delimited by two marker tokens that must exist as single ids."""
+    """One format, delimited by two marker tokens that must exist as single control tokens."""
 
     open_marker = "<tool_call>"
     close_marker = "</tool_call>"
@@ -24,13 +25,18 @@ class Dialect(ABC):
         """Parse what stands between the markers; raise Malformed."""
 
     @abstractmethod
+    def markup(self, call: ToolCall) -> Markup:
+        """What a policy writes for ``call``, markers included; its ids parse back to ``call``."""
+
     def render(self, call: ToolCall) -> str:
-        """The exact text, markers included, that parses back to ``call``."""
+        """The text of ``markup``."""
+        return text_of(self.markup(call))
 
     def check(self, tokenizer: Tokenizer) -> None:
-        """Raise UserError when the tokenizer lacks the markers."""
+        """Raise UserError when the tokenizer lacks the markers, or any text can spell them."""
         for marker in (self.open_marker, self.close_marker):
-            if tokenizer.token_id(marker) is None:
+            token = tokenizer.token_id(marker)
+            if token is None or tokenizer.split(marker) != [token]:
                 raise UserError(
                     f"the tokenizer has no token {marker}: choose another rollout.dialect"
                 )

@@ -6,6 +6,7 @@ import json
 
 from palestra.rl.types import ToolCall
 from palestra.rollout.dialects.base import Dialect, Malformed
+from palestra.rollout.quoting import Markup, Quote
 
 
 class Hermes(Dialect):
@@ -23,9 +24,9 @@ class Hermes(Dialect):
             raise Malformed('"name" must be a string and "arguments" an object')
         return ToolCall(name=name, arguments=arguments)
 
-    def render(self, call: ToolCall) -> str:
+    def markup(self, call: ToolCall) -> Markup:
         body = json.dumps({"name": call.name, "arguments": dict(call.arguments)})
-        return f"{self.open_marker}\n{body}\n{self.close_marker}"
+        return [f"{self.open_marker}\n", Quote(body), f"\n{self.close_marker}"]
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

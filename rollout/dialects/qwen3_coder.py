@@ -6,6 +6,7 @@ import re
 
 from palestra.rl.types import ToolCall
 from palestra.rollout.dialects.base import Dialect, Malformed
+from palestra.rollout.quoting import Markup, Quote
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,63}"
 _CALL = re.compile(rf"\n<function=({_NAME})>\n(.*)</function>\n", re.DOTALL)
@@ -34,11 +35,8 @@ class Qwen3Coder(Dialect):
             position = parameter.end()
         return ToolCall(name=call[1], arguments=arguments)
 
-    def render(self, call: ToolCall) -> str:
-        parameters = "".join(
-            f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in call.arguments.items()
-        )
-        return (
-            f"{self.open_marker}\n<function={call.name}>\n{parameters}</function>\n"
-            f"{self.close_marker}"
-        )
+    def markup(self, call: ToolCall) -> Markup:
+        parts: list[str | Quote] = [f"{self.open_marker}\n<function={call.name}>\n"]
+        for key, value in call.arguments.items():
+            parts += [f"<parameter={key}>\n", Quote(str(value)), "\n</parameter>\n"]
+        return [*parts, f"</function>\n{self.close_marker}"]

@@ -55,12 +55,15 @@ class Letters:
     vocab_size = 128 + len(SPECIAL)
 
     def encode(self, text: str) -> list[int]:
+        pieces = self.split(text)
+        return [i for p in pieces for i in ([p] if isinstance(p, int) else self.spell(p))]
+
+    def spell(self, text: str) -> list[int]:
+        return list(map(ord, text))
+
+    def split(self, text: str) -> list[str | int]:
         pieces = re.split("(" + "|".join(map(re.escape, SPECIAL)) + ")", text)
-        return [
-            token
-            for piece in pieces
-            for token in ([128 + SPECIAL.index(piece)] if piece in SPECIAL else map(ord, piece))
-        ]
+        return [128 + SPECIAL.index(p) if p in SPECIAL else p for p in pieces if p]
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(chr(i) if i < 128 else SPECIAL[i - 128] for i in ids)

@@ -66,6 +66,46 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> HFTokenizer:
     return HFTokenizer(folder)
 
 
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>"
+    "{% if m.role == 'tool' %}user\n<tool_response>\n{{ m.content }}\n</tool_response>"
+    "{% elif m.role == 'system' %}system\n{{ m.content | tojson }}"
+    "{% else %}{{ m.role }}\n{{ m.content | trim }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+PRE = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> HFTokenizer:
+    """As those of Qwen2.5: line breaks merge with what stands before them, the template strips and
+    escapes, and only the plain markers are tokens."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.normalizer = normalizers.NFC()
+    raw.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRE), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    raw.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=alphabet, min_frequency=1, show_progress=False
+    )
+    raw.train_from_iterator([*TEXTS, "user\n\n)\n)\n.\n\n", "\n</tool_response>"] * 9, trainer)
+    raw.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    raw.add_tokens(["<tool_call>", "</tool_call>"])
+    made = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|im_end|>")
+    made.chat_template = TEMPLATE
+    folder = tmp_path_factory.mktemp("other")
+    made.save_pretrained(folder)
+    return HFTokenizer(folder)
+
+
 class Memory:
     """A box in memory; it can run nothing."""
 

@@ -221,3 +221,15 @@ def test_a_tokenizer_without_the_markers_is_refused(
     dialect.check(tokenizer)
     with pytest.raises(UserError, match=f"{missing}: choose another rollout.dialect"):
         dialect.check(Without(tokenizer, missing))  # type: ignore[arg-type]
+
+
+@both
+def test_markers_that_any_text_can_spell_are_refused(
+    dialect: Dialect, tokenizer: HFTokenizer
+) -> None:
+    class Spelled(Without):
+        def split(self, text: str) -> list[str | int]:
+            return [text]
+
+    with pytest.raises(UserError, match="has no token <tool_call>"):
+        dialect.check(Spelled(tokenizer, "nothing"))  # type: ignore[arg-type]
