@@ -33,7 +33,10 @@ def open_boxes(config: SandboxConfig | None = None, *, unsafe_local: bool) -> Bo
     config = config or SandboxConfig()
     reap()  # what drivers that were killed left behind
     require = frozenset(config.require)
-    provider = choose(require, backend=config.backend, unsafe_local=unsafe_local)
+    containers = {"image": config.image, "pull": config.pull, "mirrors": config.mirrors}
+    provider = choose(
+        require, backend=config.backend, unsafe_local=unsafe_local, containers=containers
+    )
     return Boxes(
         provider=provider,
         run_checks=partial(run_checks, check_s=config.check_s),

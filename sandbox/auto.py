@@ -17,6 +17,7 @@ GRADING: frozenset[str] = frozenset({"fs", "no_net", "kill_tree"})
 BACKENDS: Mapping[str, str] = {
     "bubblewrap": "palestra.sandbox.bubblewrap:Bubblewrap",
     "landlock": "palestra.sandbox.landlock:Landlock",
+    "docker": "palestra.sandbox.docker:Docker",
 }
 """Where the class of each backend is; imported when it is used, as some need large libraries."""
 
@@ -63,22 +64,24 @@ def choose(
     unsafe_local: bool = False,
     root: Path | None = None,
     limits: Limits | None = None,
+    containers: Mapping[str, object] | None = None,
 ) -> Backend:
     """The first local backend that works and gives every guarantee in ``require``.
 
-    ``backend`` other than ``auto`` allows only that one. Raises ``UserError`` naming what is
-    missing. ``unsafe_local`` gives plain processes instead.
+    ``backend`` other than ``auto`` allows only that one; ``containers`` are options of those whose
+    boxes are made from images. Raises ``UserError`` naming what is missing. ``unsafe_local`` gives
+    plain processes instead.
     """
-    given = {"root": root, "limits": limits}
-    options = {name: value for name, value in given.items() if value is not None}
     if unsafe_local:
         from palestra.sandbox.unsafe import UnsafeLocal
 
         return UnsafeLocal(root=root, limits=limits)
     problems: list[str] = []
     for name in LOCAL if backend == "auto" else (backend,):
+        own = {"root": root} if name in LOCAL else containers or {}
+        given = {"limits": limits, **own}
         try:
-            found = make(name, **options)
+            found = make(name, **{key: value for key, value in given.items() if value is not None})
         except SandboxError as error:
             problems.append(f"{name}: {error}")
             continue

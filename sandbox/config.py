@@ -12,8 +12,15 @@ from palestra.rl.settings import Settings
 class SandboxConfig(Settings):
     """Backend and limits of the boxes."""
 
-    backend: Literal["auto", "bubblewrap", "landlock"] = "auto"
-    """`auto` takes the strongest that works on this machine."""
+    backend: Literal["auto", "bubblewrap", "landlock", "docker"] = "auto"
+    """`auto` takes the strongest that works on this machine without containers."""
+    image: str = ""
+    """Container image of the boxes, best by digest; needs `python3` 3.9 or newer inside."""
+    pull: Literal["never", "missing"] = "never"
+    """Whether an image that the daemon lacks is pulled."""
+    mirrors: dict[str, str] = {}
+    """Prefixes of image names and what to put in their place when images are looked up or pulled:
+    `{"docker.io" = "mirror.example/hub"}`."""
     require: list[str] = ["fs", "no_net", "kill_tree"]
     """Guarantees without which the run does not start."""
     max_boxes: int = Field(default=4, ge=1)

@@ -7,11 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from palestra.rl.errors import PalestraError
 from palestra.sandbox import docker_settings as settings
 from palestra.sandbox.base import (
     Box,
@@ -20,9 +21,10 @@ from palestra.sandbox.base import (
     Found,
     TransportError,
     box_name,
+    completed,
     opening,
 )
-from palestra.sandbox.docker_daemon import Attached, Daemon, DaemonFault, hijacked, settled
+from palestra.sandbox.docker_daemon import Attached, Daemon, DaemonFault, hijacked
 from palestra.sandbox.docker_images import Images
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.link import Link, LinkLost
@@ -55,7 +57,7 @@ class Docker:
     def __init__(
         self,
         *,
-        image: str,
+        image: str = "",
         limits: Limits | None = None,
         host: str = "",
         cpus: float = 1.0,
@@ -93,7 +95,7 @@ class Docker:
                 link = await self._linked(made, spec)
         except BaseException as error:
             waiting = not job.running() and not job.done()
-            await settled(job, self._undo)
+            await completed(self._settle(job))
             if isinstance(error, TimeoutError):
                 text = f"no box within {_READY_S:.0f} s: run fewer at once"
                 raise CreateError("queue" if waiting else "start", text) from error
@@ -122,10 +124,15 @@ class Docker:
         except DaemonFault as fault:
             raise TransportError(f"docker: {fault}") from fault
 
-    def _undo(self, made: _Made) -> None:
-        made.connection.close()
-        if made.ours:
-            self._daemon.now(partial(_removed, ident=made.id))
+    async def _settle(self, job: Future[_Made]) -> None:
+        """Wait for a box that nobody wants any more, and undo what was made for it."""
+        if job.cancel():
+            return
+        with suppress(PalestraError):
+            made = await asyncio.wrap_future(job)
+            made.connection.close()
+            if made.ours:
+                await self.remove(made.id)
 
     async def _linked(self, made: _Made, spec: BoxSpec) -> Link:
         # Adopted, a box has another supervisor too; the one of this connection goes with it.

@@ -12,11 +12,10 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from palestra.rl.errors import PalestraError
-from palestra.sandbox.base import completed
 
 _T = TypeVar("_T")
 
@@ -68,6 +67,8 @@ class Daemon:
             self.api = docker.APIClient(
                 base_url=self.host, version="auto", timeout=_CALL_S, max_pool_size=workers
             )
+            # Kept alive they are of no use: the package has a pool of connections per address.
+            self.api.headers["Connection"] = "close"
             arch = str(self.api.version()["Arch"])
         self.machine = _MACHINES.get(arch, arch)
 
@@ -162,20 +163,9 @@ def hijacked(answer: Any) -> socket.socket:
     Nothing has been read of it, because the other side does not speak first.
     """
     connection = socket.socket(fileno=os.dup(answer.fileno()))
-    with suppress(OSError):
-        answer.close()
+    # The package ties the two in a cycle, and only this closes its descriptor before it is found.
+    getattr(answer, "_response", answer).close()
     return connection
-
-
-async def settled(job: Future[_T], undo: Callable[[_T], None]) -> None:
-    """Wait for a job that nobody wants any more, and undo what it did."""
-
-    def finish() -> None:
-        if not job.cancel():
-            with suppress(DaemonFault):
-                undo(job.result())
-
-    await completed(asyncio.to_thread(finish))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from palestra.rl.errors import SandboxError
 from palestra.sandbox.base import Box
@@ -10,6 +11,8 @@ from palestra.sandbox.limits import Limits
 
 LIMITS = Limits(memory=128 << 20, pids=32, tmp=16 << 20, files=16 << 20)
 """Of the box that is probed: small, so that they are reached at once."""
+
+_PYTHON = ("python3", "-I", "-S", "-c")
 
 # Prints the guarantees that hold. Each line tries what must fail; a success is a missing guarantee.
 _FACTS = """
@@ -29,7 +32,8 @@ none = "0" * 16
 outside = ["/palestra", "/usr/palestra", "/etc/palestra", "/proc/sys/kernel/hostname"]
 interfaces = [line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]]
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-sizes = [os.statvfs(path) for path in (".", "/tmp", "/dev/shm")]
+folders = [os.statvfs(path) for path in (".", "/tmp", "/dev/shm")]
+sizes = [folder.f_blocks * folder.f_frsize for folder in folders]
 held = {
     "fs": all(fails(appends, path) for path in outside),
     "no_net": fails(udp.connect, ("192.0.2.1", 9)),
@@ -38,16 +42,19 @@ held = {
     "no_new_privs": status["NoNewPrivs"] == "1" and status["CapEff"] == status["CapPrm"] == none,
     "user": os.getuid() != 0 and os.geteuid() != 0,
     "pidns": b"palestra" in open("/proc/1/cmdline", "rb").read(),
-    "disk": sum(size.f_blocks * size.f_frsize for size in sizes) < %d,
-    "seccomp": status["Seccomp"] == "2" and libc.unshare(0x10000000) == libc.ptrace(0, 0, 0, 0),
+    "tmp": sizes[1] <= %d,
+    "disk": sum(sizes) < %d,
+    "seccomp": [libc.unshare(0x10000000), libc.ptrace(0, 0, 0, 0)] == [-1, -1],
 }
 print(json.dumps([name for name in held if held[name]]))
 """
 
-_DAEMON = "setsid setsid sleep 3600 >/dev/null 2>&1 & echo $!"
+_DAEMON = "setsid setsid sleep 3600 >/dev/null 2>&1 &"
 
-_FORKS = """
-import os, time
+# Prints whether the daemon above is still there, and how many processes could be made.
+_PROCESSES = """
+import json, os, time
+names = [open(f"/proc/{pid}/comm").read() for pid in os.listdir("/proc") if pid.isdigit()]
 made = 0
 try:
     while made < 1000:
@@ -55,30 +62,29 @@ try:
             time.sleep(3600)
         made += 1
 except OSError:
-    print(made)
+    pass
+print(json.dumps(["sleep\\n" in names, made]))
 """
+
+_HUNGRY = "print(len(bytearray(%d)))"
 
 
 async def probe(box: Box, limits: Limits) -> frozenset[str]:
     """The guarantees that a fresh box with ``limits`` holds; raises ``SandboxError``."""
-    facts = await box.exec(["python3", "-I", "-S", "-c", _FACTS % limits.memory])
-    try:
-        held = set(json.loads(facts.stdout))
-    except ValueError:
-        text = facts.stderr.decode(errors="replace").strip()[-200:]
-        raise SandboxError(f"cannot probe the box: {text or facts.exit_code}") from None
+    held = set(await _answer(box, _FACTS % (limits.tmp, limits.memory)))
     await box.exec(_DAEMON)
-    if (
-        await box.exec(
-            "ps=0; for p in /proc/[0-9]*/comm; do read c <$p; [ $c = sleep ] && ps=1; "
-            "done; exit $ps"
-        )
-    ).exit_code == 0:
-        held.add("kill_tree")
-    forks = await box.exec(["python3", "-I", "-S", "-c", _FORKS])
-    if forks.stdout.strip().isdigit() and int(forks.stdout) < limits.pids:
-        held.add("pids")
-    hungry = f"x = bytearray({limits.memory}); print(len(x))"
-    if (await box.exec(["python3", "-I", "-S", "-c", hungry])).oom:
-        held.add("memory")
+    survived, made = await _answer(box, _PROCESSES)
+    ended = await box.exec([*_PYTHON, _HUNGRY % limits.memory])
+    held |= {"kill_tree"} if not survived else set()
+    held |= {"pids"} if made < limits.pids else set()
+    held |= {"memory"} if ended.oom else set()
     return frozenset(held)
+
+
+async def _answer(box: Box, script: str) -> list[Any]:
+    ended = await box.exec([*_PYTHON, script])
+    try:
+        return list(json.loads(ended.stdout))
+    except ValueError:
+        text = ended.stderr.decode(errors="replace").strip()[-200:]
+        raise SandboxError(f"cannot probe the box: {text or ended.exit_code}") from None

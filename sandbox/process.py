@@ -16,6 +16,7 @@ from typing import TypeAlias
 from palestra.rl.errors import SandboxError
 from palestra.rl.types import ExecResult
 from palestra.sandbox.base import completed
+from palestra.sandbox.capture import Capture
 
 REPORT_VARIABLE = "PALESTRA_REPORT_FD"
 REPORT_BYTES = 4 << 20
@@ -49,38 +50,6 @@ class Ended:
 
     result: ExecResult
     status: bytes
-
-
-class Capture:
-    """Keeps the first and last ``limit`` / 2 bytes of a stream and counts the rest."""
-
-    def __init__(self, limit: int, *, tail: bool = True) -> None:
-        self._head_limit = limit // 2 if tail else limit
-        self._tail_limit = limit - self._head_limit
-        self._head = bytearray()
-        self._tail = bytearray()
-        self._total = 0
-
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes of the stream."""
-        self._total += len(data)
-        room = self._head_limit - len(self._head)
-        if room > 0:
-            self._head += data[:room]
-            data = data[room:]
-        self._tail += data[-self._tail_limit :] if self._tail_limit else b""
-        if len(self._tail) > self._tail_limit:
-            del self._tail[: len(self._tail) - self._tail_limit]
-
-    @property
-    def kept(self) -> bytes:
-        """Head and tail, joined."""
-        return bytes(self._head + self._tail)
-
-    @property
-    def elided(self) -> int:
-        """Bytes dropped between them."""
-        return self._total - len(self._head) - len(self._tail)
 
 
 def kill_group(pid: int) -> None:

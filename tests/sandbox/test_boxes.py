@@ -20,10 +20,10 @@ from palestra.rl.errors import PathRefused, SandboxError, UserError
 from palestra.rl.types import ExecResult, Sandbox, SandboxProvider
 from palestra.sandbox import workspace
 from palestra.sandbox.auto import GRADING, choose
+from palestra.sandbox.capture import Capture
 from palestra.sandbox.keeper import reap
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.owner import Owner
-from palestra.sandbox.process import Capture
 from palestra.sandbox.unsafe import UnsafeLocal
 
 
@@ -280,8 +280,7 @@ def test_workspace_goes_whatever_is_left(provider: SandboxProvider, tmp_path: Pa
 
 
 def record(owner: Owner, *, ttl: float = 60) -> workspace.Record:
-    now = time.time()
-    return workspace.Record(owner=owner, labels={}, made=now, expires=now + ttl)
+    return replace(workspace.Record.fresh({}, ttl=ttl), owner=owner)
 
 
 def test_removal_unlocks_folders_without_following_links(tmp_path: Path) -> None:
