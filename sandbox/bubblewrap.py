@@ -13,7 +13,7 @@ from palestra.rl.errors import SandboxError
 from palestra.sandbox import seccomp
 from palestra.sandbox.base import BoxSpec
 from palestra.sandbox.limits import Limits, cgroup_guarantees
-from palestra.sandbox.local import PYTHON, SEARCH_PATH, Launch, pipe_with
+from palestra.sandbox.local import PYTHON, SEARCH_PATH, Launch, file_with
 from palestra.sandbox.local_backend import LocalBackend
 from palestra.sandbox.process import Command, Ended
 
@@ -72,23 +72,19 @@ class Bubblewrap(LocalBackend):
             words = [*base, "--json-status-fd", str(status)]
             for key, value in {**_ENVIRONMENT, **env}.items():
                 words += ["--setenv", key, value]
-            filters: tuple[int, ...] = ()
-            if self._filter:
-                filters = (pipe_with(self._filter),)
-                words += ["--seccomp", str(filters[0])]
+            fds = [file_with(self._filter)] if self._filter else []
+            words += [word for fd in fds for word in ("--seccomp", str(fd))]
+            # Not on the command line, which is seen in the box and by other users of the machine.
+            fds.append(file_with(b"".join(os.fsencode(word) + b"\0" for word in words)))
+            argv = [self._program, "--args", str(fds[-1]), "--", *_becoming(self.user), *argv]
             # The root as working folder: PWD of the outer shell can be read in /proc/1/environ.
-            return Command(
-                argv=[*words, "--", *_becoming(self.user), *argv],
-                cwd=Path("/"),
-                fds=(status, *filters),
-                owned=filters,
-            )
+            return Command(argv=argv, cwd=Path("/"), fds=(status, *fds), owned=tuple(fds))
 
         # bwrap tells the end by a signal as 128 + number, like a shell.
         return Launch(wrap=wrap, started=_started, shell_signals=True)
 
     def _base(self, work: Path, limits: Limits, user: int | None) -> list[str]:
-        words = [self._program, *_namespaces(user), *_mounts(limits)]
+        words = [*_namespaces(user), *_mounts(limits)]
         return [*words, "--bind", str(work), _INSIDE, "--remount-ro", "/", "--chdir", _INSIDE]
 
     def _tried(self, user: int | None) -> str:
@@ -100,7 +96,7 @@ class Bubblewrap(LocalBackend):
                 os.chown(work, user, user)
             base = self._base(work, self.limits, user)
             tried = subprocess.run(
-                [*base, "--", *_becoming(user), "/bin/sh", "-c", _PROBE],
+                [self._program, *base, "--", *_becoming(user), "/bin/sh", "-c", _PROBE],
                 env={},
                 capture_output=True,
                 timeout=_TIMEOUT_S,

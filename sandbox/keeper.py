@@ -37,7 +37,7 @@ class LocalKeeper:
                 labels=record.labels,
                 age_s=now - record.made,
                 owner_alive=record.owner.alive,
-                expired=now >= record.expires,
+                expired=record.expired,
             )
             for name, record in workspace.records(self.root)
             if labels.items() <= record.labels.items()
@@ -54,7 +54,8 @@ class LocalKeeper:
 
 def destroy(root: Path, name: str) -> None:
     """Remove a box below ``root``: processes first, its record last."""
-    if any(name == known for known, _ in workspace.records(root)):
+    if workspace.find(root, name) is not None:
+        workspace.condemn(root, name)
         remove_groups(name)
         workspace.remove(root, name)
 

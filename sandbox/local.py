@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from palestra.rl.errors import SandboxError
 from palestra.rl.types import ExecResult
+from palestra.sandbox import workspace
 from palestra.sandbox.base import BoxDied, BoxSpec, as_words, completed, refused
 from palestra.sandbox.files import read_below, read_tree, write_below
 from palestra.sandbox.keeper import destroy
@@ -57,7 +58,9 @@ class Launch:
 class LocalBox:
     """A box of this machine; see ``base.Box``. ``folder`` is its work folder on the host."""
 
-    def __init__(self, root: Path, name: str, spec: BoxSpec, launch: Launch) -> None:
+    def __init__(
+        self, root: Path, name: str, record: workspace.Record, spec: BoxSpec, launch: Launch
+    ) -> None:
         self.name = name
         self.folder = root / name / "work"
         self._root = root
@@ -65,9 +68,8 @@ class LocalBox:
         self._launch = launch
         self._cgroup = Cgroup(name, spec.limits)
         self._running: Running = {}
-        self._expires = time.time() + spec.ttl
+        self._record = record
         self._frozen = False
-        self._identity = self.folder.stat().st_ino
 
     async def exec(
         self,
@@ -96,7 +98,7 @@ class LocalBox:
         ended = await run_process(
             make,
             stdin=stdin,
-            timeout=min(timeout, self._expires - time.time()),
+            timeout=min(timeout, self._record.expires - time.time()),
             max_output=max_output,
             stop=self._launch.stop,
             running=self._running,
@@ -142,15 +144,18 @@ class LocalBox:
         await completed(self._close())
 
     async def _close(self) -> None:
-        await end_all(self._running, self._launch.stop)
         # Another box may have the name of a closed one: it is not ours to remove.
-        if self._exists():
-            await asyncio.to_thread(destroy, self._root, self.name)
+        found = workspace.find(self._root, self.name)
+        if found is None or found.id != self._record.id:
+            return
+        workspace.condemn(self._root, self.name)
+        await end_all(self._running, self._launch.stop)
+        await asyncio.to_thread(destroy, self._root, self.name)
 
     def _judged(self, ended: Ended, *, oom: bool) -> ExecResult:
         """What the command did, after what became of the box."""
         self._check_exists()
-        if time.time() >= self._expires:
+        if self._record.expired:
             raise BoxDied(f"{self.name}: its time to live is over", by_agent=False)
         result = replace(ended.result, oom=oom)
         if not result.timed_out and not self._launch.started(ended):
@@ -174,13 +179,12 @@ class LocalBox:
             return "it was removed"
         if self._frozen:
             return "it is frozen"
-        return "its time to live is over" if time.time() >= self._expires else ""
+        return "its time to live is over" if self._record.expired else ""
 
     def _exists(self) -> bool:
-        try:
-            return self.folder.stat().st_ino == self._identity
-        except OSError:
-            return False
+        """False as soon as somebody removes this box, even if there is another of its name."""
+        found = workspace.find(self._root, self.name)
+        return found is not None and found.id == self._record.id and found.expires > 0
 
     def _prologue(self) -> list[str]:
         script = _PROLOGUE.format(limits="; ".join(_rlimits(self._spec.limits)))
@@ -193,9 +197,10 @@ def _rlimits(limits: Limits) -> list[str]:
     return ["ulimit -c 0", f"ulimit -f {limits.files >> 9}", *memory]
 
 
-def pipe_with(data: bytes) -> int:
-    """The read end of a pipe that holds ``data`` (at most 64 KiB)."""
-    reader, writer = os.pipe()
-    os.write(writer, data)
-    os.close(writer)
-    return reader
+def file_with(data: bytes) -> int:
+    """A descriptor from which a child that inherits it reads ``data``."""
+    handle = os.memfd_create("palestra")
+    with os.fdopen(os.dup(handle), "wb") as file:
+        file.write(data)
+    os.lseek(handle, 0, os.SEEK_SET)
+    return handle

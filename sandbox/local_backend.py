@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-import time
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from palestra.sandbox.base import Box, BoxSpec, CreateError, box_name, opening
 from palestra.sandbox.keeper import LocalKeeper, destroy
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.local import Launch, LocalBox
-from palestra.sandbox.owner import Owner
 
 _STAGES = {
     errno.ENOSPC: "quota",
@@ -57,24 +55,22 @@ class LocalBackend(LocalKeeper):
         name = box_name(spec)
         try:
             self._admit(spec.limits)
-            folder = self._folder(name, spec)
+            record = self._recorded(name, spec)
         except OSError as error:
             raise _failed(error) from error
         try:
-            return LocalBox(self.root, name, spec, self.launch(folder, spec))
+            return LocalBox(self.root, name, record, spec, self.launch(self.root / name, spec))
         except OSError as error:
             destroy(self.root, name)
             raise _failed(error) from error
 
-    def _folder(self, name: str, spec: BoxSpec) -> Path:
-        now = time.time()
-        record = workspace.Record(
-            owner=Owner.me(), labels=spec.labels, made=now, expires=now + spec.ttl
-        )
+    def _recorded(self, name: str, spec: BoxSpec) -> workspace.Record:
+        record = workspace.Record.fresh(spec.labels, ttl=spec.ttl)
         try:
-            return workspace.create(self.root, name, record, user=self.user)
+            workspace.create(self.root, name, record, user=self.user)
         except FileExistsError:
             return workspace.take_over(self.root, name, record)
+        return record
 
     def _admit(self, limits: Limits) -> None:
         """Refuse a box on a disk that its first large file would fill."""

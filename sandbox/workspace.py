@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from palestra.rl.errors import SandboxError
@@ -22,24 +23,41 @@ from palestra.sandbox.owner import Owner
 
 _PREFIX = "palestra-"
 _RECORD = "box.json"
+_ATTEMPTS = 5
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Whose a box is; ``made`` and ``expires`` are seconds since 1970.
+    """Whose a box is. ``made`` and ``expires`` are seconds since 1970, ``expires`` 0 from when the
+    box is being removed. ``id`` tells it apart from a later box of its name.
 
-    Example: ``Record(owner=Owner.me(), labels={"run": "tiny-0"}, made=now, expires=now + 3600)``
+    Example: ``Record.fresh({"run": "tiny-0"}, ttl=3600)``
     """
 
+    id: str
     owner: Owner
     labels: Mapping[str, str]
     made: float
     expires: float
 
+    @classmethod
+    def fresh(cls, labels: Mapping[str, str], *, ttl: float) -> Record:
+        """The record of a box that this process makes now and may live for ``ttl`` seconds."""
+        now = time.time()
+        return cls(
+            id=secrets.token_hex(8), owner=Owner.me(), labels=labels, made=now, expires=now + ttl
+        )
+
+    @property
+    def expired(self) -> bool:
+        """True when its time to live is over."""
+        return time.time() >= self.expires
+
     @property
     def orphan(self) -> bool:
         """True when nobody has a use for the box any more."""
-        return not self.owner.alive or time.time() >= self.expires
+        return self.expired or not self.owner.alive
 
 
 def default_root() -> Path:
@@ -68,59 +86,45 @@ def create(root: Path, name: str, record: Record, *, user: int | None = None) ->
         raise
 
 
-def take_over(root: Path, name: str, record: Record) -> Path:
-    """Make an existing box ours; raises ``OSError``."""
-    _write(root / name, record)
-    return root / name
+def take_over(root: Path, name: str, record: Record) -> Record:
+    """Make an existing box ours, with the labels and the time to live of ``record``.
+
+    Raises ``OSError``, also for a box of that name that is not one of this user's or is going.
+    """
+    found = find(root, name)
+    if found is None or found.expires == 0:
+        raise FileNotFoundError(f"{root / name} is not a box, or no longer")
+    ours = replace(record, id=found.id, made=found.made)
+    _write(root / name, ours)
+    return ours
+
+
+def condemn(root: Path, name: str) -> None:
+    """Say that a box is being removed, so that nothing that ends now counts as a result."""
+    found = find(root, name)
+    if found is not None:
+        with suppress(FileNotFoundError):
+            _write(root / name, replace(found, expires=0))
 
 
 def records(root: Path) -> Iterator[tuple[str, Record]]:
     """The boxes below ``root`` that this user made, by name."""
     for folder in root.glob(_PREFIX + "*"):
-        record = _read(folder)
+        record = find(root, folder.name)
         if record is not None:
             yield folder.name, record
 
 
-def remove(root: Path, name: str) -> None:
-    """Delete the folder of a box; harmless when it is gone or is none of ours.
-
-    A process that is still dying may write for a moment, so we try again. Raises ``SandboxError``.
-    """
-    folder = root / name
-    if Path(name).name != name or _read(folder) is None:
-        return
-    for _ in range(5):
-        for part in ("work", "tmp"):
-            _unlock(folder / part)
-            shutil.rmtree(folder / part, ignore_errors=True)
-        if not (folder / "work").exists() and not (folder / "tmp").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            return
-    raise SandboxError(f"cannot remove the folder {folder}")
-
-
-def _write(folder: Path, record: Record) -> None:
-    # os.replace: somebody who lists boxes at this moment must not read half a record.
-    fresh = folder / f".{_RECORD}-{os.getpid()}"
-    values = {
-        "owner": str(record.owner),
-        "labels": dict(record.labels),
-        "made": record.made,
-        "expires": record.expires,
-    }
-    fresh.write_text(json.dumps(values))
-    fresh.replace(folder / _RECORD)
-
-
-def _read(folder: Path) -> Record | None:
+def find(root: Path, name: str) -> Record | None:
     """The record of a box; None for whatever else lies there, links and folders of others too."""
+    folder = root / name
     try:
         info = folder.lstat()
-        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+        if Path(name).name != name or not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
             return None
         values = json.loads((folder / _RECORD).read_text())
         return Record(
+            id=str(values["id"]),
             owner=Owner.parse(values["owner"]),
             labels=dict(values["labels"]),
             made=float(values["made"]),
@@ -130,13 +134,84 @@ def _read(folder: Path) -> Record | None:
         return None
 
 
-def _unlock(folder: Path) -> None:
-    """Give the owner back the folders it was locked out of; links are never followed."""
-    pending = [folder]
-    while pending:
-        current = pending.pop()
-        with suppress(OSError):
-            if stat.S_IMODE(current.lstat().st_mode) & 0o700 != 0o700:
-                current.chmod(0o700)
-            with os.scandir(current) as entries:
-                pending += [Path(e.path) for e in entries if e.is_dir(follow_symlinks=False)]
+def remove(root: Path, name: str) -> None:
+    """Delete the folder of a box; harmless when it is gone or is none of ours.
+
+    A process that is still dying may write for a moment, so we try again. Raises ``SandboxError``.
+    """
+    folder = root / name
+    if find(root, name) is None:
+        return
+    problem = ""
+    for _ in range(_ATTEMPTS):
+        try:
+            _clear(folder)
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            problem = str(error)
+    if folder.exists():
+        raise SandboxError(f"cannot remove the folder {folder}: {problem}")
+
+
+def _write(folder: Path, record: Record) -> None:
+    # os.replace: somebody who lists boxes at this moment must not read half a record.
+    fresh = folder / f".{record.id}-{os.getpid()}"
+    values = {
+        "id": record.id,
+        "owner": str(record.owner),
+        "labels": dict(record.labels),
+        "made": record.made,
+        "expires": record.expires,
+    }
+    fresh.write_text(json.dumps(values))
+    fresh.replace(folder / _RECORD)
+
+
+def _clear(folder: Path) -> None:
+    """Delete the folders in ``folder`` with all that is in them, whatever their depth and modes.
+
+    Each is moved up before it is emptied: agents nest folders deeper than recursion and path names
+    go. Every step is relative to an open folder and follows no link.
+    """
+    top = os.open(folder, _FOLDER)
+    try:
+        while names := _folders(top):
+            for name in names:
+                _unlock(name, top)
+                _empty(name, top)
+                os.rmdir(name, dir_fd=top)
+    finally:
+        os.close(top)
+
+
+def _folders(top: int) -> Sequence[str]:
+    with os.scandir(top) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def _empty(name: str, top: int) -> None:
+    """Delete the files in a folder and move the folders in it to ``top``."""
+    current = os.open(name, _FOLDER, dir_fd=top)
+    try:
+        with os.scandir(current) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    _unlock(entry.name, current)
+                    fresh = secrets.token_hex(8)
+                    os.rename(entry.name, fresh, src_dir_fd=current, dst_dir_fd=top)
+                else:
+                    os.unlink(entry.name, dir_fd=current)
+    finally:
+        os.close(current)
+
+
+def _unlock(name: str, parent: int) -> None:
+    """Let us into a folder that the agent has shut."""
+    # There is no chmod that follows no link, but there is one of an open file.
+    handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        Path(f"/proc/self/fd/{handle}").chmod(0o700)
+    finally:
+        os.close(handle)
