@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from palestra.deploy.cluster import learner_alone
@@ -15,8 +16,8 @@ from palestra.policies.tiny import build
 from palestra.policies.tokenizer import HFTokenizer
 from palestra.rl.errors import UserError
 from palestra.rl.sft import epochs
-from palestra.rl.types import Batch, Sample, Task
-from palestra.rollout.dialects import DIALECTS
+from palestra.rl.types import Batch, Demonstration, Sample, Task
+from palestra.rollout.dialects import DIALECTS, Inexpressible
 from palestra.rollout.tokens import Chat, supervised
 
 
@@ -58,7 +59,8 @@ async def warm_start(
         update={"lr": sft.lr, "warmup_steps": sft.warmup_steps, "decay_steps": total}
     )
     with console.progress(total, "supervised steps") as advance:
-        await _learn(base, folder, settings, _batches(config, env, chat, train), advance, gpu=gpu)
+        batches = _batches(config, env, chat, train, console)
+        await _learn(base, folder, settings, batches, advance, gpu=gpu)
     return folder
 
 
@@ -80,8 +82,11 @@ async def _learn(
         partial.rename(folder)
 
 
-def _batches(config: RunConfig, env: Env, chat: Chat, train: Sequence[Task]) -> Iterator[Batch]:
+def _batches(
+    config: RunConfig, env: Env, chat: Chat, train: Sequence[Task], console: Console
+) -> Iterator[Batch]:
     sft = config.policy.sft
+    say_once = cache(console.say)
 
     def texts(_: int) -> list[Sample]:
         encoded = map(chat.tokenizer.spell, sources_of(train))
@@ -92,7 +97,7 @@ def _batches(config: RunConfig, env: Env, chat: Chat, train: Sequence[Task]) -> 
             texts, steps=sft.corpus_steps, batch_size=sft.batch_size, seed=config.seed
         )
     yield from epochs(
-        lambda epoch: demonstrations(config, env, chat, train, epoch),
+        lambda epoch: demonstrations(config, env, chat, train, epoch, say_once),
         steps=sft.steps,
         batch_size=sft.batch_size,
         seed=config.seed,
@@ -100,13 +105,17 @@ def _batches(config: RunConfig, env: Env, chat: Chat, train: Sequence[Task]) -> 
 
 
 def demonstrations(
-    config: RunConfig, env: Env, chat: Chat, train: Sequence[Task], epoch: int
+    config: RunConfig,
+    env: Env,
+    chat: Chat,
+    train: Sequence[Task],
+    epoch: int,
+    say: Callable[[str], None],
 ) -> list[Sample]:
     """Demonstrations of the training tasks as samples; every epoch varies them."""
     seed, sft = config.seed * 1000 + epoch, config.policy.sft
     shares = {"mistakes": sft.mistakes, "careless": sft.careless, "gives_up": sft.gives_up}
-    demos = env.demonstrations(train, seed, **shares)
-    return [chat.demonstration(demo, env.tools) for demo in demos]
+    return _samples(env.demonstrations(train, seed, **shares), env, chat, say)
 
 
 def ptx_samples(config: RunConfig, env: Env, chat: Chat, train: Sequence[Task]) -> list[Sample]:
@@ -115,7 +124,20 @@ def ptx_samples(config: RunConfig, env: Env, chat: Chat, train: Sequence[Task]) 
     if not config.rl.ptx.coef:
         return []
     demos = env.demonstrations(train, config.seed, mistakes=config.policy.sft.mistakes)
-    return [chat.demonstration(demo, env.tools) for demo in demos]
+    return _samples(demos, env, chat, lambda _: None)
+
+
+def _samples(
+    demos: Iterable[Demonstration], env: Env, chat: Chat, say: Callable[[str], None]
+) -> list[Sample]:
+    """Demonstrations as samples; one that the dialect cannot write is named and left out."""
+    samples: list[Sample] = []
+    for demo in demos:
+        try:
+            samples.append(chat.demonstration(demo, env.tools))
+        except Inexpressible as error:
+            say(f"left out a demonstration of {demo.task_id}: {error}")
+    return samples
 
 
 def sources_of(train: Sequence[Task]) -> list[str]:

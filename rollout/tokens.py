@@ -98,7 +98,8 @@ class _Frame:
     """A template rendered with marks in place of what messages say.
 
     The marks cannot be guessed, so they occur nowhere else. ``messages`` without words or calls
-    have none: templates like to leave these out.
+    have none: templates like to leave these out. Raises ``UserError`` for a template that does not
+    show a message at all, or not its words.
     """
 
     def __init__(
@@ -112,6 +113,11 @@ class _Frame:
             for number, message in enumerate(messages)
         ]
         self.text = self._render(self.marks)
+        for mark, message in zip(self.marks, messages, strict=True):
+            if mark not in self.text:
+                raise UserError(
+                    f"the chat template does not show what a message of role {message.role} says"
+                )
 
     def _render(self, contents: Sequence[str]) -> str:
         silent = [
@@ -135,12 +141,10 @@ class _Frame:
         before, _, after = self.text.partition(self.marks[number])
         words = self.messages[number].content
         text = self._render([*self.marks[:number], words, *self.marks[number + 1 :]])
-        framed = (
-            text.startswith(before) and text.endswith(after) and self.marks[number] not in after
-        )
-        if not framed or len(text) < len(before) + len(after):
+        rest = text.removeprefix(before)
+        if not text.startswith(before) or not rest.endswith(after):
             return words
-        return text[len(before) : len(text) - len(after)]
+        return rest.removesuffix(after)
 
 
 def supervised(ids: Sequence[int], weights: Sequence[float]) -> Sample:

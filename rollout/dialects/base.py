@@ -7,11 +7,15 @@ from collections.abc import Sequence
 
 from palestra.rl.errors import UserError
 from palestra.rl.types import Message, Tokenizer, ToolCall
-from palestra.rollout.quoting import Markup, text_of
+from palestra.rollout.quoting import Markup, Quote, text_of
 
 
 class Malformed(Exception):
     """The sampled ids are not a valid reply; the text says why, in words for the policy."""
+
+
+class Inexpressible(UserError):
+    """A call that the format cannot write so that it is read back as the same call."""
 
 
 class Dialect(ABC):
@@ -25,12 +29,41 @@ class Dialect(ABC):
         """Parse what stands between the markers; raise Malformed."""
 
     @abstractmethod
+    def body(self, call: ToolCall) -> Markup:
+        """What stands between the markers, values quoted; it need not be read back as ``call``.
+
+        May raise Inexpressible.
+        """
+
     def markup(self, call: ToolCall) -> Markup:
-        """What a policy writes for ``call``, markers included; its ids parse back to ``call``."""
+        """What a policy writes for ``call``, markers included; its ids parse back to ``call``.
+
+        Raises Inexpressible when the format has no way to write it.
+        """
+        body = self.body(call)
+        try:
+            read = self.parse_body(text_of(body).encode(errors="replace").decode())
+        except Malformed as error:
+            raise Inexpressible(f"{call.name}: {error}") from None
+        if read != self.understood(call):
+            raise Inexpressible(
+                f"{call.name}: what it is given would be read back as something else"
+            )
+        return [self.open_marker, *body, self.close_marker]
+
+    def understood(self, call: ToolCall) -> ToolCall:
+        """``call`` as a reader of the format gets it."""
+        return call
 
     def render(self, call: ToolCall) -> str:
-        """The text of ``markup``."""
-        return text_of(self.markup(call))
+        """The text of ``markup``, for people and scripts. Raises Inexpressible also when a value
+        holds a marker: text alone cannot tell it from a real one, only ids can."""
+        markup = self.markup(call)
+        quoted = text_of([part for part in markup if isinstance(part, Quote)])
+        for marker in (self.open_marker, self.close_marker):
+            if marker in quoted:
+                raise Inexpressible(f"{call.name}: the arguments hold {marker}")
+        return text_of(markup)
 
     def check(self, tokenizer: Tokenizer) -> None:
         """Raise UserError when the tokenizer lacks the markers, or any text can spell them."""

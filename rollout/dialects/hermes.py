@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from palestra.rl.types import ToolCall
-from palestra.rollout.dialects.base import Dialect, Malformed
+from palestra.rollout.dialects.base import Dialect, Inexpressible, Malformed
 from palestra.rollout.quoting import Markup, Quote
 
 
@@ -24,9 +24,16 @@ class Hermes(Dialect):
             raise Malformed('"name" must be a string and "arguments" an object')
         return ToolCall(name=name, arguments=arguments)
 
-    def markup(self, call: ToolCall) -> Markup:
-        body = json.dumps({"name": call.name, "arguments": dict(call.arguments)})
-        return [f"{self.open_marker}\n", Quote(body), f"\n{self.close_marker}"]
+    def body(self, call: ToolCall) -> Markup:
+        shown = {"name": call.name, "arguments": dict(call.arguments)}
+        try:
+            text = json.dumps(shown, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise Inexpressible(f"{call.name}: not JSON: {error}") from None
+        # In JSON a "<" stands inside of strings only, and may be written as an escape.
+        for marker in (self.open_marker, self.close_marker):
+            text = text.replace(marker, marker.replace("<", "\\u003c"))
+        return ["\n", Quote(text), "\n"]
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

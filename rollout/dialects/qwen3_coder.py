@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from palestra.rl.types import ToolCall
 from palestra.rollout.dialects.base import Dialect, Malformed
@@ -35,8 +36,11 @@ class Qwen3Coder(Dialect):
             position = parameter.end()
         return ToolCall(name=call[1], arguments=arguments)
 
-    def markup(self, call: ToolCall) -> Markup:
-        parts: list[str | Quote] = [f"{self.open_marker}\n<function={call.name}>\n"]
+    def body(self, call: ToolCall) -> Markup:
+        parts: list[str | Quote] = [f"\n<function={call.name}>\n"]
         for key, value in call.arguments.items():
             parts += [f"<parameter={key}>\n", Quote(str(value)), "\n</parameter>\n"]
-        return [*parts, f"</function>\n{self.close_marker}"]
+        return [*parts, "</function>\n"]
+
+    def understood(self, call: ToolCall) -> ToolCall:
+        return replace(call, arguments={key: str(v) for key, v in call.arguments.items()})

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from palestra.policies.tokenizer import HFTokenizer
 from palestra.rl.errors import UserError
 from palestra.rl.types import Message, ToolCall
-from palestra.rollout.dialects import DIALECTS, Dialect, Malformed
+from palestra.rollout.dialects import DIALECTS, Dialect, Inexpressible, Malformed
+from palestra.rollout.quoting import Quote, ids_of
 
 HERMES, QWEN = DIALECTS["hermes"], DIALECTS["qwen3_coder"]
 both = pytest.mark.parametrize("dialect", [HERMES, QWEN], ids=["hermes", "qwen3_coder"])
@@ -57,6 +58,89 @@ def test_what_is_rendered_parses_back(
 @many
 def test_hermes_keeps_every_json_value(tokenizer: HFTokenizer, call: ToolCall) -> None:
     assert HERMES.parse(reply(HERMES.render(call), tokenizer), tokenizer).calls == (call,)
+
+
+END = "\n</parameter>\n"
+marks = st.sampled_from(
+    [*SPECIAL, END, "\n</parameter>", "</parameter>\n", "<parameter=a>\n", "</function>\n", "\n"]
+)
+some = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
+hostile = st.lists(marks | some, max_size=5).map("".join)
+
+
+@both
+@given(content=hostile, value=hostile, other=hostile)
+@settings(max_examples=300)
+def test_whatever_is_written_parses_back(
+    dialect: Dialect, tokenizer: HFTokenizer, content: str, value: str, other: str
+) -> None:
+    call = ToolCall(name="f", arguments={"a": value, "b": other})
+    ambiguous = any((v + END).index(END) < len(v) for v in (value, other))
+    if dialect is QWEN and ambiguous:
+        with pytest.raises(Inexpressible, match="f: "):
+            dialect.markup(call)
+        return
+    ids = ids_of([Quote(content), *dialect.markup(call)], tokenizer)
+    expected = Message(role="assistant", content=content.strip(), calls=(call,))
+    assert dialect.parse([*ids, tokenizer.eos_id], tokenizer) == expected
+
+
+@both
+@given(value=hostile)
+@settings(max_examples=200)
+def test_a_text_parses_back_or_there_is_none(
+    dialect: Dialect, tokenizer: HFTokenizer, value: str
+) -> None:
+    call = ToolCall(name="f", arguments={"a": value})
+    try:
+        text = dialect.render(call)
+    except Inexpressible:
+        assert dialect is QWEN and ("tool_call>" in value or END in value + "\n")
+    else:
+        assert dialect.parse(reply(text, tokenizer), tokenizer).calls == (call,)
+
+
+@pytest.mark.parametrize("value", [f"x{END}", f"x{END}y", "x\n</parameter>"])
+def test_the_end_of_a_parameter_cannot_stand_inside_of_one(value: str) -> None:
+    with pytest.raises(Inexpressible, match="f: "):
+        QWEN.markup(ToolCall(name="f", arguments={"a": value}))
+
+
+@pytest.mark.parametrize("value", ["</parameter>", "</parameter>\nx", "x</parameter>\n", "\n"])
+def test_what_only_looks_like_the_end_of_a_parameter_can(
+    tokenizer: HFTokenizer, value: str
+) -> None:
+    call = ToolCall(name="f", arguments={"a": value})
+    assert QWEN.parse(reply(QWEN.render(call), tokenizer), tokenizer).calls == (call,)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ToolCall(name="a b", arguments={}),
+        ToolCall(name="f>\n<|im_end|>", arguments={}),
+        ToolCall(name="f", arguments={"a b": "1"}),
+        ToolCall(name="f", arguments={"a": "half a pair \ud800"}),
+    ],
+)
+def test_qwen3_coder_writes_nothing_that_it_would_not_read(call: ToolCall) -> None:
+    with pytest.raises(Inexpressible):
+        QWEN.markup(call)
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), {1: "a number as key"}, {"a set"}, b"bytes"]
+)
+def test_hermes_writes_nothing_that_it_would_not_read(value: object) -> None:
+    with pytest.raises(Inexpressible, match="f: "):
+        HERMES.markup(ToolCall(name="f", arguments={"a": value}))
+
+
+def test_hermes_escapes_its_markers_and_nothing_else() -> None:
+    text = HERMES.render(ToolCall(name="f", arguments={"a": "<b></tool_call>"}))
+    assert text == (
+        '<tool_call>\n{"name": "f", "arguments": {"a": "<b>\\u003c/tool_call>"}}\n</tool_call>'
+    )
 
 
 @both

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -193,6 +193,40 @@ def test_a_template_never_sees_words_that_would_change_it(other: HFTokenizer) ->
     text = "<|im_start|>user\n<tool_response>\n</think>\n</tool_response><|im_end|>\n"
     said = other.decode(chat.observation(["</think>"]))
     assert said == f"\n{text}<|im_start|>assistant\n"
+
+
+def test_words_that_a_template_leaves_out_with_its_own_text_stand(other: HFTokenizer) -> None:
+    class Bars(Relay):
+        def render(self, messages: Sequence[Message], tools: Sequence[Tool], *, reply: bool) -> str:
+            (message,) = messages
+            return "|" if message.content == "no" else f"|{message.content}|"
+
+    chat = Chat(Bars(other), DIALECTS["hermes"])  # type: ignore[arg-type]
+    for words, shown in (("yes", "|yes|"), ("no", "|no|")):
+        assert other.decode(chat.prompt([Message(role="user", content=words)], ())) == shown
+
+
+def test_a_template_may_leave_out_a_message_without_words(other: HFTokenizer) -> None:
+    class Sparing(Relay):
+        def render(self, messages: Sequence[Message], tools: Sequence[Tool], *, reply: bool) -> str:
+            return "".join(f"[{message.content}]" for message in messages if message.content)
+
+    prompt = [Message(role="system", content=""), Message(role="user", content="x")]
+    ids = Chat(Sparing(other), DIALECTS["hermes"]).prompt(prompt, ())  # type: ignore[arg-type]
+    assert other.decode(ids) == "[x]"
+
+
+@pytest.mark.parametrize("change", [str.upper, lambda words: ""])
+def test_a_template_that_does_not_show_the_words_is_refused(
+    other: HFTokenizer, change: Callable[[str], str]
+) -> None:
+    class Changed(Relay):
+        def render(self, messages: Sequence[Message], tools: Sequence[Tool], *, reply: bool) -> str:
+            return "|".join(change(message.content) for message in messages)
+
+    chat = Chat(Changed(other), DIALECTS["hermes"])  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="not show what a message of role user says"):
+        chat.prompt([Message(role="user", content="x")], ())
 
 
 def test_words_that_a_template_shows_twice_are_quoted_twice(other: HFTokenizer) -> None:

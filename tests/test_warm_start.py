@@ -1,0 +1,53 @@
+"""Samples of demonstrations: what the dialect cannot write is named and left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from palestra.deploy.config import RunConfig
+from palestra.deploy.warm_start import demonstrations, ptx_samples
+from palestra.envs.repair import Repair
+from palestra.policies.config import TinyConfig
+from palestra.policies.tiny import build
+from palestra.policies.tokenizer import HFTokenizer
+from palestra.rl.types import Demonstration, DemoStep, Message, Task, ToolCall
+from palestra.rollout.dialects import DIALECTS
+from palestra.rollout.tokens import Chat
+
+
+class Env(Repair):
+    """Its demonstrations write two texts, of which one holds the end of a parameter."""
+
+    def demonstrations(self, tasks: Sequence[Task], seed: int, **_: Any) -> Iterator[Demonstration]:
+        for name, text in (("good", "return x"), ("bad", "x\n</parameter>\ny")):
+            call = ToolCall(name="replace", arguments={"line": "1", "text": text})
+            message = Message(role="assistant", content="", calls=(call,))
+            steps = (DemoStep(message=message, observation="ok"),)
+            prompt = (Message(role="user", content=name),)
+            yield Demonstration(task_id=name, prompt=prompt, steps=steps)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> HFTokenizer:
+    folder = tmp_path_factory.mktemp("tiny")
+    shape = {"hidden_size": 8, "intermediate_size": 8, "layers": 1, "heads": 1, "kv_heads": 1}
+    build(folder, TinyConfig(vocab_size=400, head_dim=8, **shape), ["x"], Repair.tools, seed=0)
+    return HFTokenizer(folder)
+
+
+@pytest.mark.parametrize(("dialect", "samples"), [("qwen3_coder", 1), ("hermes", 2)])
+def test_a_demonstration_that_cannot_be_written_is_left_out(
+    tokenizer: HFTokenizer, dialect: str, samples: int
+) -> None:
+    said: list[str] = []
+    config = RunConfig.model_validate({"rl": {"ptx": {"coef": 0.1}}})
+    env, chat = Env(None), Chat(tokenizer, DIALECTS[dialect])  # type: ignore[arg-type]
+    found = demonstrations(config, env, chat, (), 0, said.append)
+    assert len(found) == samples
+    assert "return x" in tokenizer.decode(found[0].token_ids)
+    assert len(said) == 2 - samples
+    assert all(line.startswith("left out a demonstration of bad: replace:") for line in said)
+    assert ptx_samples(config, env, chat, ()) == found
