@@ -1,9 +1,14 @@
-"""The supervisor inside a container: runs commands as another user and tells how they ended.
+"""The supervisor inside a container: runs commands and tells how they ended.
 
 It arrives as text over the connection that it then serves, so that nothing in the box can change
-it: standard library only, Python 3.9 or newer, few imports. It is root without capabilities but
-SETUID, SETGID and KILL; commands are the user of ``config["user"]`` with none at all, so they can
-neither signal nor trace it, nor open its memory and pipes.
+it: standard library only, Python 3.9 or newer, few imports. Commands are the user of
+``config["user"]`` without any capability. There are two ways to be out of their reach:
+
+- it is root without capabilities but SETUID, SETGID and KILL: they can neither signal nor trace it,
+  nor open its memory and pipes;
+- it is that same user where nobody may be root, as the first process of the container: the kernel
+  keeps signals from inside away from that one, and ``hide`` closes memory and pipes. The processes
+  it forks can be killed or stopped, which it notices and tells.
 
 Both directions carry frames: id (4 bytes), kind (1), size (4), data. ``DATA`` of a new id begins a
 request, for which a process is forked: sizes of head and body (4 bytes each), head (JSON), body.
@@ -19,8 +24,17 @@ import select
 import signal
 import struct
 import time
+from contextlib import suppress
 
-from palestra.sandbox.inbox_processes import LIBC, check, children, kill_user, survivors
+from palestra.sandbox.inbox_processes import (
+    LIBC,
+    check,
+    children,
+    hide,
+    kill_user,
+    oom_kills,
+    survivors,
+)
 from palestra.sandbox.inbox_work import handle, write
 
 TYPE_CHECKING = False
@@ -32,6 +46,10 @@ FRAME = struct.Struct(">IBI")
 CHUNK = 1 << 16
 NO_PROCESS = -1
 """The status of a request for which the box had no process left."""
+OOM = 1 << 16
+"""Added to the status of a process that was killed while the box had no memory left."""
+ORPHANED = 75
+"""The exit code of a supervisor whose connection was lost."""
 
 _SUBREAPER = 36
 _FREEZE_S = 3.0
@@ -39,10 +57,11 @@ _BACKSTOP_S = 10
 
 
 def main(config: Config) -> None:
-    """Serve standard input and output until the time to live is over."""
+    """Serve standard input and output until the time to live is over; the status says of which."""
+    hide()
     check(LIBC.prctl(_SUBREAPER, 1, 0, 0, 0), "subreaper")
     signal.alarm(int(config["ttl"]) + _BACKSTOP_S)
-    Supervisor(config).serve()
+    raise SystemExit(Supervisor(config).serve())
 
 
 class Run:
@@ -53,6 +72,7 @@ class Run:
         self.pid = pid
         self.request = request
         self.answer = answer
+        self.oom_kills = oom_kills()
 
     def cancel(self) -> None:
         """Closing the pipe of the request says that nobody waits for the answer."""
@@ -71,9 +91,12 @@ class Supervisor:
         self._buffer = bytearray()
         self._poll = select.poll()
         self._ends = time.monotonic() + config["ttl"]
+        self._orphaned = False
 
-    def serve(self) -> None:
-        """Until the time to live is over, or the connection has been gone for long enough."""
+    def serve(self) -> int:
+        """Until the time to live is over (0), or the connection has been gone for long enough
+        (``ORPHANED``)."""
+        signal.signal(signal.SIGCHLD, self._rouse)
         self._poll.register(0, select.POLLIN)
         self._say(0, PING)
         while (left := self._ends - time.monotonic()) > 0:
@@ -83,11 +106,20 @@ class Supervisor:
                 elif fd in self._answers:
                     self._relay(self._answers[fd])
         self._say(0, BYE)
+        return ORPHANED if self._orphaned else 0
+
+    def _rouse(self, *_: object) -> None:
+        """End those that were stopped: a command of the same user could, and we would wait."""
+        for run in list(self._runs.values()):
+            with suppress(ChildProcessError):
+                if os.waitid(os.P_PID, run.pid, os.WSTOPPED | os.WNOHANG) is not None:
+                    os.kill(run.pid, signal.SIGKILL)
 
     def _listen(self) -> None:
         data = os.read(0, CHUNK)
         if not data:
             self._poll.unregister(0)
+            self._orphaned = True
             self._ends = min(self._ends, time.monotonic() + self._config["orphan_s"])
             for run in self._runs.values():
                 run.cancel()
@@ -150,6 +182,7 @@ class Supervisor:
         if status:
             # It cannot have ended its command: what that started is ours now.
             kill_user(self._config["user"][0])
+            status |= OOM if oom_kills() > run.oom_kills else 0
         self._reap()
         self._say(run.number, END, status.to_bytes(4, "big"))
 

@@ -18,6 +18,7 @@ from palestra.sandbox.inbox_processes import (
     become,
     check,
     children,
+    expose,
     kill,
     kill_user,
     oom_kills,
@@ -161,7 +162,8 @@ class Command:
             self._sinks[fd].feed(data)
             if not data:
                 self._poll.unregister(fd)
-                del self._sinks[fd]
+                if self._sinks.pop(fd) is self._fault:
+                    expose(self._pid)
 
     def _feed(self) -> None:
         try:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
-_SECCOMP, _NO_NEW_PRIVS = 22, 38
+_DUMPABLE, _SECCOMP, _NO_NEW_PRIVS = 4, 22, 38
 _OOM_FILES = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 
 
@@ -36,16 +36,36 @@ def check(value: int, what: str) -> None:
         raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
 
 
+def hide() -> None:
+    """Where nobody is root, the supervisor and the commands are one user: close our memory and
+    descriptors to the others, in all that we fork too, until it turns into another program."""
+    if os.getuid() != 0:
+        check(LIBC.prctl(_DUMPABLE, 0, 0, 0, 0), "dumpable")
+        for number in (signal.SIGALRM, signal.SIGTERM):
+            # The first process of a container gets no signal from inside that it does not handle.
+            signal.signal(number, signal.SIG_DFL)
+
+
+def expose(pid: int) -> None:
+    """Let a process be the first to go without memory."""
+    try:
+        with open(f"/proc/{pid}/oom_score_adj", "w") as file:  # noqa: PTH123
+            file.write("1000")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        # It is gone, or still hidden (``hide``) and exposed once it is another program.
+        pass
+
+
 def become(config: Config) -> None:
     """Turn into the workload: its user, limits and folder, and the first to go without memory."""
-    with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
-        file.write("1000")
+    expose(os.getpid())
     for name, value in config["rlimits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
     uid, gid = config["user"]
-    os.setgroups([])
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
+    if os.getuid() != uid:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
     os.chdir(config["folder"])
     os.umask(0o022)
     check(LIBC.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
@@ -83,23 +103,31 @@ def kill(pids: list[int]) -> None:
 
 
 def kill_user(uid: int) -> None:
-    """SIGKILL for all processes of the workload at one moment: none can fork and get away."""
-    # As that user, so that -1 means its processes and not the supervisor's.
-    os.setresuid(uid, uid, 0)
+    """SIGKILL for all processes of the workload at one moment: none can fork and get away.
+
+    Where it is our own user, that is everybody but us and the first process of the box.
+    """
+    root = os.getuid() == 0
+    if root:
+        # As that user, so that -1 means its processes and not the supervisor's.
+        os.setresuid(uid, uid, 0)
     try:
         os.kill(-1, signal.SIGKILL)
     except ProcessLookupError:
         pass
     finally:
-        os.setresuid(0, 0, 0)
+        if root:
+            os.setresuid(0, 0, 0)
 
 
 def survivors(uid: int) -> list[int]:
-    """Processes of the workload that are not dead yet."""
+    """Processes of the workload that are not dead yet; not we, nor the first process."""
     return [
         pid
         for pid, facts in processes()
-        if facts.get("Uid", "").split()[:1] == [str(uid)] and facts.get("State", "Z")[0] not in "ZX"
+        if pid not in (1, os.getpid())
+        and facts.get("Uid", "").split()[:1] == [str(uid)]
+        and facts.get("State", "Z")[0] not in "ZX"
     ]
 
 

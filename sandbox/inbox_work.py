@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import struct
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def write(fd: int, data: bytes) -> None:
 def handle(config: Config, source: int, sink: int) -> NoReturn:
     """Work on the request that ``source`` holds, write the answer to ``sink``, and exit."""
     try:
+        for number in (signal.SIGALRM, signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
         keep_only(source, sink)
         sizes = take(source, SIZES.size)
         head_size, body_size = SIZES.unpack(sizes)

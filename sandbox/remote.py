@@ -19,7 +19,7 @@ from palestra.sandbox.base import (
     completed,
     refused,
 )
-from palestra.sandbox.inbox import FREEZE, NO_PROCESS, PING
+from palestra.sandbox.inbox import FREEZE, NO_PROCESS, OOM, PING
 from palestra.sandbox.link import Answer, Link, LinkLost, Unfinished
 from palestra.sandbox.process import REPORT_BYTES, REPORT_VARIABLE
 
@@ -251,8 +251,9 @@ def _unfinished(unfinished: Unfinished) -> ExecResult:
     """How a command ended whose supervisor could not tell: all of it is the command's doing."""
     if unfinished.status == NO_PROCESS:
         return ExecResult(exit_code=126, stderr=b"the box has no process left\n")
-    # It is out of reach of commands: only a kernel without memory for the box kills it.
-    return ExecResult(signal=(unfinished.status & 0x7F) or 9, oom=True)
+    # A kernel without memory for the box killed it, or the command did where that is possible.
+    oom = bool(unfinished.status & OOM)
+    return ExecResult(signal=(unfinished.status & 0x7F) or 9, oom=oom)
 
 
 def _batches(files: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:

@@ -13,6 +13,7 @@ _LOAD, _JEQ, _JGE, _JSET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NR, _ARCH, _ARG0 = 0, 4, 16
 # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
 _NEW_NAMESPACE = 0x7E020000
+_AF_UNIX = 1
 
 # Audit architecture of a machine, and the column of the tables below that holds its numbers.
 _MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
@@ -46,10 +47,17 @@ def available(machine: str = "") -> bool:
     return (machine or platform.machine()) in _MACHINES
 
 
-def build(*, machine: str = "", deny_sockets: bool = False, fake_metadata: bool = False) -> bytes:
+def build(
+    *,
+    machine: str = "",
+    deny_sockets: bool = False,
+    deny_network: bool = False,
+    fake_metadata: bool = False,
+) -> bytes:
     """The filter for ``machine`` (empty: this one) as an array of ``struct sock_filter``.
 
-    ``deny_sockets`` refuses ``socket()`` altogether (``socketpair`` still works);
+    ``deny_sockets`` refuses ``socket()`` altogether (``socketpair`` still works), ``deny_network``
+    only where it is not for a Unix socket;
     ``fake_metadata`` turns chmod, chown, utime and setxattr into successes that do nothing.
     """
     arch, column = _MACHINES[machine or platform.machine()]
@@ -61,7 +69,10 @@ def build(*, machine: str = "", deny_sockets: bool = False, fake_metadata: bool 
         program += _refuse(number, _ERRNO | errno.EPERM)
     for number in _numbers(_METADATA if fake_metadata else "", column):
         program += _refuse(number, _ERRNO)
-    [clone] = _numbers(_CLONE, column)
+    [socket], [clone] = _numbers(_SOCKET, column), _numbers(_CLONE, column)
+    if deny_network:
+        program += [(_JEQ, 0, 4, socket), (_LOAD, 0, 0, _ARG0), (_JEQ, 0, 1, _AF_UNIX)]
+        program += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
     program += [(_JEQ, 0, 3, clone), (_LOAD, 0, 0, _ARG0), (_JSET, 0, 1, _NEW_NAMESPACE)]
     program += [(_RETURN, 0, 0, _ERRNO | errno.EPERM), (_RETURN, 0, 0, _ALLOW)]
     return b"".join(struct.pack("=HBBI", *line) for line in program)
