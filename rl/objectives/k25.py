@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+MAX_LOG_RATIO = 60.0
+"""Above it the ratio is taken as exp(60) = 1e26: its float32 overflows at exp(88.7), and infinity
+times a zero gradient is NaN. Sums of millions of such ratios are finite too."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class K25:
@@ -16,7 +20,8 @@ class K25:
     log-ratio still pulls, as printed, unless ``mask_reg``. The report prints a maximand: this is
     its negative. The caller sums over tokens and divides by their number.
 
-    Gradient: ``-( 1{alpha <= rho <= beta} rho A - 2 tau log rho ) * grad log pi_theta``.
+    Gradient: ``-( 1{alpha <= rho <= beta} rho A - 2 tau log rho ) * grad log pi_theta``; it and the
+    loss are finite for every log-ratio whose square is (1e19 in float32). ``beta`` is below 1e26.
     """
 
     alpha: float
@@ -29,7 +34,7 @@ class K25:
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Per-token loss and per-token metrics, all of shape [N]."""
         log_ratio = logprobs_N - old_logprobs_N
-        ratio = log_ratio.exp()
+        ratio = log_ratio.clamp(max=MAX_LOG_RATIO).exp()
         inside = (ratio >= self.alpha) & (ratio <= self.beta)
         drift = self.tau * log_ratio.square()
         if self.mask_reg:

@@ -110,6 +110,59 @@ def test_mask_reg_switches_the_pull_back_off_outside_only(ratio: float) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("advantage", [1.5, -1.5])
+@pytest.mark.parametrize("log_ratio", [-200.0, -89.0, -59.0, 59.0, 61.0, 89.0, 200.0, 1e6])
+def test_log_ratios_beyond_what_exp_can_hold(
+    log_ratio: float, advantage: float, dtype: torch.dtype
+) -> None:
+    logprob = torch.tensor([log_ratio], dtype=dtype, requires_grad=True)
+    advantages = torch.tensor([advantage], dtype=dtype)
+    loss, metrics = K25(alpha=0.5, beta=2.0, tau=0.01)(logprob, torch.zeros(1), advantages)
+    loss.sum().backward()
+    clipped = 2.0 if log_ratio > 0 else 0.5
+    assert loss.item() == pytest.approx(0.01 * log_ratio**2 - clipped * advantage, rel=1e-5)
+    assert logprob.grad is not None
+    assert logprob.grad.item() == pytest.approx(2 * 0.01 * log_ratio, rel=1e-5)
+    assert metrics["actor/pg_clipfrac"].item() == 1.0
+    k3 = metrics["actor/ppo_kl"].item()
+    assert 0 < k3 * 1e6 < torch.finfo(dtype).max
+    if log_ratio < 60:
+        assert k3 == pytest.approx(math.exp(log_ratio) - 1 - log_ratio, rel=1e-5)
+
+
+def test_mask_reg_is_finite_there_too() -> None:
+    logprob = torch.tensor([200.0, -200.0], requires_grad=True)
+    loss, _ = K25(alpha=0.5, beta=2.0, tau=0.01, mask_reg=True)(
+        logprob, torch.zeros(2), torch.tensor([1.0, 1.0])
+    )
+    loss.sum().backward()
+    assert loss.tolist() == [-2.0, -0.5]
+    assert logprob.grad is not None and logprob.grad.tolist() == [0.0, 0.0]
+
+
+@given(seed=seeds)
+@settings(max_examples=30)
+def test_the_bound_changes_no_bit_of_ordinary_ratios(seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    log_ratio = torch.randn(64, generator=rng) * 15
+    advantages = torch.randn(64, generator=rng)
+    logprob = log_ratio.clone().requires_grad_()
+    objective = K25(alpha=0.5, beta=2.0, tau=0.01)
+    loss, metrics = objective(logprob, torch.zeros(64), advantages)
+    loss.sum().backward()
+
+    plain = log_ratio.clone().requires_grad_()
+    ratio = plain.exp()
+    expected = 0.01 * plain.square() - ratio.clamp(0.5, 2.0) * advantages
+    expected.sum().backward()
+    assert torch.equal(loss, expected)
+    assert logprob.grad is not None and plain.grad is not None
+    assert torch.equal(logprob.grad, plain.grad)
+    kept = log_ratio <= 60
+    assert torch.equal(metrics["actor/ppo_kl"][kept], (ratio - 1 - plain)[kept].detach())
+
+
 @given(seed=seeds, tau=st.sampled_from([0.0, 0.3]))
 @settings(max_examples=20)
 def test_on_policy_it_is_reinforce(seed: int, tau: float) -> None:
