@@ -41,10 +41,11 @@ _NAMES = 4096
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
     """What the keeper of a box knows of its end: ``gone``, and ``by_us`` when it was asked to or
-    has an event of its own to report."""
+    has an event of its own to report; ``oom`` when all of it was ended for want of memory."""
 
     gone: bool
     by_us: bool = False
+    oom: bool = False
     text: str = ""
 
 
@@ -66,6 +67,11 @@ def configuration(spec: BoxSpec, *, machine: str, ttl: float, orphan_s: float) -
         "orphan_s": orphan_s,
         "report": (REPORT_VARIABLE, REPORT_BYTES),
     }
+
+
+class _Starved(BoxDied):
+    """The box is gone because its memory was used up: the result of what ran, an error from then
+    on."""
 
 
 class RemoteBox:
@@ -120,6 +126,8 @@ class RemoteBox:
             answer = await self._call(head, stdin, room=room, within=timeout + _GRACE_S)
         except Unfinished as unfinished:
             return _unfinished(unfinished)
+        except _Starved:
+            return ExecResult(signal=9, oom=True)
         finally:
             self._running -= 1
         if fault := answer.head["fault"]:
@@ -215,7 +223,9 @@ class RemoteBox:
             return BoxDied(f"{self.name}: it was removed", by_agent=False)
         died = await self._explained(error, running=running or self._running > 0)
         if self._died is None:
-            self._died, self._problem = died, str(died)
+            self._died, self._problem = BoxDied(str(died), by_agent=True), str(died)
+            if not isinstance(died, _Starved):
+                self._died = died
             self._link.close()
             await completed(self._remove())
         return died
@@ -228,7 +238,8 @@ class RemoteBox:
         fate = await self._inquire()
         if not fate.gone:
             return TransportError(f"{self.name}: {error}; whether a command ran is unknown")
-        return BoxDied(f"{self.name}: {fate.text or error}", by_agent=running and not fate.by_us)
+        died = _Starved if fate.oom and running else BoxDied
+        return died(f"{self.name}: {fate.text or error}", by_agent=running and not fate.by_us)
 
 
 def _result(answer: Answer) -> ExecResult:

@@ -1,0 +1,192 @@
+"""The Pods of boxes over their lives: made or found, awaited, removed, listed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from palestra.sandbox import kubernetes_lease as leases
+from palestra.sandbox import kubernetes_pod as pods
+from palestra.sandbox import kubernetes_status as status
+from palestra.sandbox.base import CreateError, Found, TransportError
+from palestra.sandbox.kubernetes_api import Api, ApiFault
+from palestra.sandbox.remote import Fate
+
+_END_S = 8.0
+_GONE_S = 60.0
+_TURN_S, _SLOW_TURN_S = 0.05, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A Pod; ``ours`` when it was made just now."""
+
+    name: str
+    uid: str
+    ours: bool = False
+
+
+class Again(Exception):
+    """An earlier Pod of that name is on its way out."""
+
+
+class Pods:
+    """The Pods of one namespace; those made here belong to the Lease of this driver.
+
+    Example: ``made = await api.run(partial(Pods(api).made, "palestra-1", plan))``
+    """
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._heart = leases.Heart(api)
+
+    def made(self, name: str, plan: pods.Plan) -> Made:
+        """The Pod of that name, made, or found where its box has a key; blocks. Raises
+        ``CreateError`` and ``ApiFault``."""
+        owner, until = self._heart.owner(), time.monotonic() + _GONE_S
+        pod = pods.pod(name, plan, owners=[owner], now=time.time())
+        while True:
+            with suppress(Again):
+                return self._tried(pod, plan, owner)
+            if time.monotonic() > until:
+                raise CreateError("queue", f"{name}: an earlier box of that name does not go away")
+            time.sleep(_TURN_S)
+
+    def _tried(self, pod: dict[str, Any], plan: pods.Plan, owner: dict[str, Any]) -> Made:
+        name = status.name(pod)
+        try:
+            return Made(name, status.uid(self._api.now("POST", "pods", pod)), ours=True)
+        except ApiFault as fault:
+            # Nobody knows whether it was made, or it is there already: the name tells.
+            if fault.status not in (0, 409, 500, 504):
+                raise
+            refusal = fault
+        try:
+            found = self._api.now("GET", f"pods/{name}")
+        except ApiFault as fault:
+            if fault.status == 404 and refusal.status == 409:
+                raise Again from fault
+            raise refusal from fault
+        if not plan.spec.key:
+            return Made(name, status.uid(found), ours=True)
+        if status.leaving(found):
+            self._api.now("DELETE", f"pods/{name}", _grace(1))
+            raise Again
+        if found["metadata"]["labels"].get(pods.SHAPE) != pods.shape(plan):
+            raise CreateError("start", f"{name} exists with another image or other limits")
+        # Its owners are added to: it lives as long as one of them.
+        metadata = {"uid": status.uid(found), "ownerReferences": [owner]}
+        self._api.now("PATCH", f"pods/{name}", {"metadata": metadata})
+        return Made(name, status.uid(found), ours=False)
+
+    async def started(self, made: Made, *, schedule_s: float, start_s: float) -> None:
+        """Wait until the supervisor runs: ``schedule_s`` seconds for a node and ``start_s`` more
+        for the rest. Raises ``CreateError`` and ``ApiFault``."""
+        began, turn, deadline = time.monotonic(), _TURN_S, schedule_s
+        while True:
+            found = await self._api.call("GET", f"pods/{made.name}")
+            if status.uid(found) != made.uid:
+                raise CreateError("start", f"{made.name} was removed while it started")
+            if status.running(found):
+                return
+            if problem := status.obstacle(found):
+                raise problem
+            if status.scheduled(found):
+                deadline = schedule_s + start_s
+            if (waited := time.monotonic() - began) > deadline:
+                raise status.late(found, await self._events(made), waited)
+            await asyncio.sleep(turn)
+            turn = min(turn * 1.3, _SLOW_TURN_S)
+
+    async def fate(self, made: Made) -> Fate:
+        """What became of a Pod whose connection ended; raises ``TransportError``."""
+        until = time.monotonic() + _END_S
+        while True:
+            fate = status.fate(await self.found(made.name), made.uid)
+            if fate is not None:
+                return fate
+            # The node tells a second late that a container has ended.
+            if time.monotonic() > until:
+                return Fate(gone=False)
+            await asyncio.sleep(4 * _TURN_S)
+
+    async def found(self, name: str) -> dict[str, Any] | None:
+        """The Pod of that name now; raises ``TransportError``."""
+        try:
+            return await self._api.call("GET", f"pods/{quote(name, safe='')}")
+        except ApiFault as fault:
+            if fault.status == 404:
+                return None
+            raise TransportError(f"kubernetes: {name}: {fault}") from fault
+
+    async def removed(self, name: str, uid: str = "") -> None:
+        """Remove the Pod of that name, if it is the one of that uid where one is given, see it go,
+        and bury its driver if that is dead; raises ``TransportError``."""
+        found = await self.found(name)
+        if found is None or (uid and status.uid(found) != uid):
+            return
+        known, until, turn = found, time.monotonic() + _GONE_S, _TURN_S
+        await self._delete(known, 1)
+        while found is not None and status.uid(found) == status.uid(known):
+            if time.monotonic() > until:
+                # Its node does not answer: the box ends itself, or with that node.
+                await self._delete(known, 0)
+            await asyncio.sleep(turn)
+            turn = min(turn * 1.3, _SLOW_TURN_S)
+            found = await self.found(name)
+        await self._api.run(partial(self._buried, known))
+
+    def listed(self, labels: Mapping[str, str]) -> Sequence[Found]:
+        """The boxes that carry all of ``labels``; blocks. Raises ``ApiFault``."""
+        wanted = {pods.BOX: "1", **pods.selectors(labels)}
+        query = {"labelSelector": ",".join(f"{name}={value}" for name, value in wanted.items())}
+        found = self._api.now("GET", "pods", query=query)["items"]
+        drivers = self._api.now("GET", leases.LEASES, query={"labelSelector": leases.DRIVER})
+        now = datetime.now(UTC)
+        living = [one["metadata"]["uid"] for one in drivers["items"] if leases.alive(one, now)]
+        return [
+            pods.listed(
+                pod,
+                age_s=(now - leases.when(pod["metadata"]["creationTimestamp"])).total_seconds(),
+                owner_alive=leases.owned(pod, living),
+                now=now.timestamp(),
+            )
+            for pod in found
+            if "deletionTimestamp" not in pod["metadata"]
+            and labels.items() <= pods.told(pod).items()
+        ]
+
+    async def _delete(self, pod: Mapping[str, Any], seconds: int) -> None:
+        name = status.name(pod)
+        body = {**_grace(seconds), "preconditions": {"uid": status.uid(pod)}}
+        try:
+            await self._api.call("DELETE", f"pods/{name}", body)
+        except ApiFault as fault:
+            if fault.status not in (404, 409):
+                raise TransportError(f"kubernetes: {name}: {fault}") from fault
+
+    def _buried(self, pod: Mapping[str, Any]) -> None:
+        for one in pod["metadata"].get("ownerReferences", ()):
+            if one["uid"] != self._heart.uid:
+                with suppress(ApiFault):
+                    path = f"{leases.LEASES}/{one['name']}"
+                    if not leases.alive(self._api.now("GET", path), datetime.now(UTC)):
+                        self._api.now("DELETE", path)
+
+    async def _events(self, made: Made) -> Sequence[dict[str, Any]]:
+        with suppress(ApiFault):
+            query = {"fieldSelector": f"involvedObject.uid={made.uid}"}
+            found = await self._api.call("GET", "events", query=query)
+            return sorted(found["items"], key=lambda one: str(one.get("lastTimestamp")))
+        return []
+
+
+def _grace(seconds: int) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": seconds}

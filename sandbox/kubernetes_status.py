@@ -1,0 +1,107 @@
+"""What the status of a Pod says: why it does not start, and whose doing its end was. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from palestra.sandbox.base import CreateError
+from palestra.sandbox.inbox import ORPHANED
+from palestra.sandbox.remote import Fate
+
+_NO_IMAGE = ("ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError")
+_NO_START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+_OVERUSE = ("ephemeral", "emptydir", "exceeded its local")
+"""Words of an eviction that the box brought upon itself; pressure on the node has others."""
+
+
+def name(found: Mapping[str, Any]) -> str:
+    """The name of a Pod."""
+    return str(found["metadata"]["name"])
+
+
+def uid(found: Mapping[str, Any]) -> str:
+    """What tells a Pod from a later one of the same name."""
+    return str(found["metadata"]["uid"])
+
+
+def leaving(found: Mapping[str, Any]) -> bool:
+    """Whether a Pod is being removed or has run to its end."""
+    deleted = "deletionTimestamp" in found["metadata"]
+    return deleted or found["status"].get("phase") in ("Succeeded", "Failed")
+
+
+def running(found: Mapping[str, Any]) -> bool:
+    """Whether the supervisor has been started and has not ended."""
+    return "running" in _state(found) and not leaving(found)
+
+
+def scheduled(found: Mapping[str, Any]) -> bool:
+    """Whether a Pod has a node."""
+    return bool(found["spec"].get("nodeName"))
+
+
+def obstacle(found: Mapping[str, Any]) -> CreateError | None:
+    """What keeps a Pod from ever starting; None while it may still."""
+    waiting = _state(found).get("waiting", {})
+    reason, text = waiting.get("reason", ""), waiting.get("message", "")
+    if reason in _NO_IMAGE:
+        hint = "" if reason != "ErrImageNeverPull" else "; load it, or set sandbox.pull to missing"
+        stage = "queue" if "toomanyrequests" in text.lower() else "image"
+        return CreateError(stage, f"{name(found)}: {reason}: {text}{hint}")
+    if reason in _NO_START:
+        return CreateError(_missing(text) or "start", f"{name(found)}: {reason}: {text}")
+    if leaving(found):
+        ended = _state(found).get("terminated", {})
+        text = ended.get("message", "") or found["status"].get("message", "")
+        reason = ended.get("reason", "") or found["status"].get("reason", "") or "it was removed"
+        return CreateError(_missing(text) or "start", f"{name(found)}: {reason}: {text}")
+    return None
+
+
+def late(
+    found: Mapping[str, Any], events: Sequence[Mapping[str, Any]], after: float
+) -> CreateError:
+    """Why a Pod has not started ``after`` seconds, from its conditions and its ``events``."""
+    said = [f"{event['reason']}: {event.get('message', '')}" for event in events][-1:]
+    text = f"{name(found)} does not run after {after:.0f} s; {' '.join(said) or 'nobody says why'}"
+    if not scheduled(found):
+        conditions = found["status"].get("conditions", ())
+        why = [one.get("message", "") for one in conditions if one["type"] == "PodScheduled"]
+        return CreateError("schedule", f"{text}; {' '.join(why)}")
+    pulling = _state(found).get("waiting", {}).get("reason", "") == "ErrImagePull"
+    pulling = pulling or any(event["reason"] == "Pulling" for event in events[-1:])
+    return CreateError("image" if pulling else "start", text)
+
+
+def fate(found: Mapping[str, Any] | None, ident: str) -> Fate | None:
+    """What became of the Pod ``ident`` whose connection ended; ``found`` bears its name now. None
+    while nothing has, as far as its node has told."""
+    if found is None or uid(found) != ident or "deletionTimestamp" in found["metadata"]:
+        return Fate(gone=True, by_us=True, text="removed from outside")
+    status, ended = found["status"], _state(found).get("terminated")
+    if status.get("reason") == "Evicted":
+        text = status.get("message", "")
+        own = any(word in text.lower() for word in _OVERUSE)
+        return Fate(gone=True, by_us=not own, text=f"evicted: {text}")
+    if status.get("reason"):
+        text = f"{status['reason']}: {status.get('message', '')}"
+        return Fate(gone=status.get("phase") == "Failed", by_us=True, text=text)
+    if ended is None:
+        return None
+    if ended.get("exitCode") == ORPHANED:
+        # The connection was lost first: by then its command had been ended for nobody's fault.
+        return Fate(gone=False)
+    if ended.get("reason") == "OOMKilled":
+        return Fate(gone=True, oom=True, text="it ran out of memory as a whole")
+    return Fate(gone=True, text=f"its supervisor ended with exit code {ended.get('exitCode')}")
+
+
+def _state(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    statuses = found["status"].get("containerStatuses", ())
+    return dict(statuses[0].get("state", {})) if statuses else {}
+
+
+def _missing(text: str) -> str:
+    said = text.lower()
+    return "image" if "python3" in said or "no such file or directory" in said else ""
