@@ -18,6 +18,7 @@ BACKENDS: Mapping[str, str] = {
     "bubblewrap": "palestra.sandbox.bubblewrap:Bubblewrap",
     "landlock": "palestra.sandbox.landlock:Landlock",
     "docker": "palestra.sandbox.docker:Docker",
+    "kubernetes": "palestra.sandbox.kubernetes:Kubernetes",
 }
 """Where the class of each backend is; imported when it is used, as some need large libraries."""
 
@@ -49,10 +50,10 @@ def make(name: str, **options: object) -> Backend:
     return backend
 
 
-def probe(name: str) -> Probed:
-    """Start a backend to find out what it guarantees here."""
+def probe(name: str, **options: object) -> Probed:
+    """Start a backend with ``options`` to find out what it guarantees here."""
     try:
-        return Probed(name=name, guarantees=make(name).guarantees)
+        return Probed(name=name, guarantees=make(name, **options).guarantees)
     except SandboxError as error:
         return Probed(name=name, problem=str(error))
 

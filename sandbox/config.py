@@ -9,18 +9,46 @@ from pydantic import Field
 from palestra.rl.settings import Settings
 
 
+class KubernetesConfig(Settings):
+    """Which cluster, and where in it; an empty value leaves the choice to the cluster."""
+
+    kubeconfig: str = ""
+    """File that says how to reach the cluster; empty: `KUBECONFIG`, the usual file, or the account
+    of the Pod that the driver runs in."""
+    context: str = ""
+    """Context of that file."""
+    namespace: str = ""
+    """Namespace of the boxes; empty: the context's own."""
+    runtime: str = ""
+    """RuntimeClass of the boxes, such as `gvisor`."""
+    account: str = ""
+    """Service account of the boxes; they never get its token."""
+    priority: str = ""
+    """PriorityClass of the boxes."""
+    cpus: float = Field(default=1.0, gt=0)
+    """Processors of one box."""
+    machine: str = ""
+    """Architecture of the nodes, `x86_64` or `aarch64`; empty: that of the driver."""
+    schedule_s: float = Field(default=120.0, gt=0)
+    """Seconds that a box waits for a node."""
+    start_s: float = Field(default=180.0, gt=0)
+    """Seconds that it then has for its image and its start."""
+
+
 class SandboxConfig(Settings):
     """Backend and limits of the boxes."""
 
-    backend: Literal["auto", "bubblewrap", "landlock", "docker"] = "auto"
+    backend: Literal["auto", "bubblewrap", "landlock", "docker", "kubernetes"] = "auto"
     """`auto` takes the strongest that works on this machine without containers."""
     image: str = ""
     """Container image of the boxes, best by digest; needs `python3` 3.9 or newer inside."""
     pull: Literal["never", "missing"] = "never"
-    """Whether an image that the daemon lacks is pulled."""
+    """Whether an image that the daemon or the node lacks is pulled."""
     mirrors: dict[str, str] = {}
     """Prefixes of image names and what to put in their place when images are looked up or pulled:
     `{"docker.io" = "mirror.example/hub"}`."""
+    kubernetes: KubernetesConfig = KubernetesConfig()
+    """For `backend = "kubernetes"`."""
     require: list[str] = ["fs", "no_net", "kill_tree"]
     """Guarantees without which the run does not start."""
     max_boxes: int = Field(default=4, ge=1)
