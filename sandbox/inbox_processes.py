@@ -41,7 +41,7 @@ def hide() -> None:
     descriptors to the others, in all that we fork too, until it turns into another program."""
     if os.getuid() != 0:
         check(LIBC.prctl(_DUMPABLE, 0, 0, 0, 0), "dumpable")
-        for number in (signal.SIGALRM, signal.SIGTERM):
+        for number in (signal.SIGALRM, signal.SIGINT, signal.SIGTERM):
             # The first process of a container gets no signal from inside that it does not handle.
             signal.signal(number, signal.SIG_DFL)
 

@@ -33,7 +33,7 @@ def write(fd: int, data: bytes) -> None:
 def handle(config: Config, source: int, sink: int) -> NoReturn:
     """Work on the request that ``source`` holds, write the answer to ``sink``, and exit."""
     try:
-        for number in (signal.SIGALRM, signal.SIGCHLD, signal.SIGTERM):
+        for number in (signal.SIGALRM, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         keep_only(source, sink)
         sizes = take(source, SIZES.size)

@@ -172,7 +172,7 @@ class Kubernetes:
         config["rlimits"] = {**config["rlimits"], "RLIMIT_NPROC": spec.limits.pids}
         if seccomp.available(self._machine):
             # A Pod always has a network, and not every cluster enforces policies on it.
-            config["filter"] = seccomp.build(machine=self._machine, deny_network=True)
+            config["filter"] = seccomp.build(machine=self._machine, shared_user=True)
         return config
 
     async def _undone(self, job: Future[Made], name: str, spec: BoxSpec) -> None:

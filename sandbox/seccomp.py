@@ -32,6 +32,7 @@ kexec_load:246:104 kexec_file_load:320:294 init_module:175:105 finit_module:313:
 delete_module:176:106 settimeofday:164:170 clock_settime:227:112 adjtimex:159:171
 """
 _SOCKET = "socket:41:198"
+_LIMITS = "prlimit64:302:261"
 _METADATA = """
 chmod:90:0 fchmod:91:52 fchmodat:268:53 fchmodat2:452:452 chown:92:0 fchown:93:55
 lchown:94:0 fchownat:260:54 utime:132:0 utimes:235:0 futimesat:261:0 utimensat:280:88
@@ -51,13 +52,14 @@ def build(
     *,
     machine: str = "",
     deny_sockets: bool = False,
-    deny_network: bool = False,
+    shared_user: bool = False,
     fake_metadata: bool = False,
 ) -> bytes:
     """The filter for ``machine`` (empty: this one) as an array of ``struct sock_filter``.
 
-    ``deny_sockets`` refuses ``socket()`` altogether (``socketpair`` still works), ``deny_network``
-    only where it is not for a Unix socket;
+    ``deny_sockets`` refuses ``socket()`` altogether (``socketpair`` still works). ``shared_user`` is
+    for commands that have a network and run as the user of their supervisor: sockets are Unix
+    sockets, and limits are set for oneself only.
     ``fake_metadata`` turns chmod, chown, utime and setxattr into successes that do nothing.
     """
     arch, column = _MACHINES[machine or platform.machine()]
@@ -69,10 +71,11 @@ def build(
         program += _refuse(number, _ERRNO | errno.EPERM)
     for number in _numbers(_METADATA if fake_metadata else "", column):
         program += _refuse(number, _ERRNO)
-    [socket], [clone] = _numbers(_SOCKET, column), _numbers(_CLONE, column)
-    if deny_network:
-        program += [(_JEQ, 0, 4, socket), (_LOAD, 0, 0, _ARG0), (_JEQ, 0, 1, _AF_UNIX)]
+    for table, value in ((_SOCKET, _AF_UNIX), (_LIMITS, 0)) if shared_user else ():
+        [number] = _numbers(table, column)
+        program += [(_JEQ, 0, 4, number), (_LOAD, 0, 0, _ARG0), (_JEQ, 0, 1, value)]
         program += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
+    [clone] = _numbers(_CLONE, column)
     program += [(_JEQ, 0, 3, clone), (_LOAD, 0, 0, _ARG0), (_JSET, 0, 1, _NEW_NAMESPACE)]
     program += [(_RETURN, 0, 0, _ERRNO | errno.EPERM), (_RETURN, 0, 0, _ALLOW)]
     return b"".join(struct.pack("=HBBI", *line) for line in program)
