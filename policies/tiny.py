@@ -32,6 +32,7 @@ def build(
     every call to ``tools`` becomes a token, so that a call costs few of them."""
     import torch
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+    from transformers.utils import logging
 
     raw = _train_tokenizer(config.vocab_size, texts, [*TURNS, *_call_tokens(tools)])
     tokenizer = PreTrainedTokenizerFast(
@@ -58,6 +59,7 @@ def build(
         model = Qwen3ForCausalLM(shape).float()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
+    logging.disable_progress_bar()
     model.save_pretrained(folder)
 
 
