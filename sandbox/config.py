@@ -47,8 +47,6 @@ class SandboxConfig(Settings):
     mirrors: dict[str, str] = {}
     """Prefixes of image names and what to put in their place when images are looked up or pulled:
     `{"docker.io" = "mirror.example/hub"}`."""
-    kubernetes: KubernetesConfig = KubernetesConfig()
-    """For `backend = "kubernetes"`."""
     require: list[str] = ["fs", "no_net", "kill_tree"]
     """Guarantees without which the run does not start."""
     max_boxes: int = Field(default=4, ge=1)
@@ -56,3 +54,5 @@ class SandboxConfig(Settings):
     check_s: float = Field(default=2.0, gt=0)
     """Processor seconds of one check before it counts as failed; functions that take microseconds
     deserve less, because a candidate that loops for ever uses it up."""
+    kubernetes: KubernetesConfig = KubernetesConfig()
+    """For `backend = "kubernetes"`."""

@@ -57,8 +57,8 @@ def build(
 ) -> bytes:
     """The filter for ``machine`` (empty: this one) as an array of ``struct sock_filter``.
 
-    ``deny_sockets`` refuses ``socket()`` altogether (``socketpair`` still works). ``shared_user`` is
-    for commands that have a network and run as the user of their supervisor: sockets are Unix
+    ``deny_sockets`` refuses ``socket()`` altogether (``socketpair`` still works). ``shared_user``
+    is for commands that have a network and run as the user of their supervisor: sockets are Unix
     sockets, and limits are set for oneself only.
     ``fake_metadata`` turns chmod, chown, utime and setxattr into successes that do nothing.
     """

@@ -36,6 +36,7 @@ ONLY_IN = {
     "tokenizers": ("policies/", "deploy/run_view.py"),
     "docker": ("sandbox/", "deploy/"),
     "kubernetes": ("sandbox/", "deploy/"),
+    "websockets": ("sandbox/", "deploy/"),
     "torch": ("policies/", "rl/objectives/"),
     "fastapi": ("deploy/", "rollout/"),
 }
