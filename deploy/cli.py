@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +19,6 @@ from palestra import __version__
 from palestra.rl.errors import PalestraError, UserError
 
 LATER = {
-    "sandbox": "probed guarantees, latency and throughput of sandboxes",
     "replay": "recorded tokens through grading or loss again",
     "plan": "batch arithmetic, placement and memory of a recipe",
     "dashboard": "runs in a browser",
@@ -69,6 +69,7 @@ def build_parser() -> Parser:
     _add_runs(commands)
     _add_tasks(commands)
     _add_looking(commands)
+    _add_sandbox(commands)
     for name, what in LATER.items():
         _command(commands, name, f"{what} (not in this version)", "")
     return parser
@@ -139,6 +140,23 @@ def _add_looking(commands: Commands[Parser]) -> None:
         _json(_command(commands, name, what, function))
 
 
+def _add_sandbox(commands: Commands[Parser]) -> None:
+    sandbox = _command(commands, "sandbox", "what sandboxes guarantee; remove forgotten ones", "")
+    actions = sandbox.add_subparsers(dest="action", metavar="doctor|reap", required=True)
+    what = "guarantees of each backend, found by trying"
+    doctor = _command(actions, "doctor", what, "sandbox:doctor")
+    what = "remove boxes whose driver is dead or whose time is over"
+    reap = _command(actions, "reap", what, "sandbox:reap")
+    for parser in (doctor, reap):
+        parser.add_argument("--backend", metavar="B", help="this backend only")
+        parser.add_argument("--image", metavar="IMAGE", help="image of boxes that are containers")
+        _json(parser)
+    what = "only boxes with this label, such as run=tiny-0 (repeatable)"
+    reap.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help=what)
+    what = "also those of living drivers that are older (0: all)"
+    reap.add_argument("--older", type=_seconds, default=math.inf, metavar="SECONDS", help=what)
+
+
 def _recipe(parser: Parser) -> None:
     _overridable(parser)
     _unsafe(parser)
@@ -171,6 +189,13 @@ def _positive(text: str) -> int:
     value = int(text) if text.isascii() and text.isdigit() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text) if text.isascii() and text.replace(".", "", 1).isdigit() else -1.0
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return value
 
 
@@ -212,6 +237,7 @@ COMMANDS = (
     "show",
     "config",
     "doctor",
+    "sandbox",
     "envs",
     "rewards",
 )

@@ -59,7 +59,7 @@ class Kubernetes:
     def __init__(
         self,
         *,
-        image: str,
+        image: str = "",
         limits: Limits | None = None,
         namespace: str = "",
         kubeconfig: str = "",

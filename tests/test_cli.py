@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from palestra.deploy.cli import COMMANDS, LATER, build_parser, main
+from palestra.sandbox.base import GUARANTEES
+from palestra.sandbox.owner import Owner
+from palestra.sandbox.workspace import Record, create
 
 HEAVY = ("torch", "ray", "vllm", "pydantic", "rich", "numpy", "transformers", "gymnasium")
 
@@ -80,6 +84,10 @@ def test_later_commands_say_so(command: str, capsys: pytest.CaptureFixture[str])
         (["show", "none"], "there is no run here"),
         (["show", "none", "--step", "x"], "invalid int value"),
         (["doctor", "me"], "unrecognized arguments: me"),
+        (["sandbox"], "required: doctor|reap"),
+        (["sandbox", "doctor", "--backend", "vm"], "--backend vm: there are bubblewrap"),
+        (["sandbox", "reap", "--label", "x"], "write NAME=VALUE"),
+        (["sandbox", "reap", "--older", "-1"], "'-1' is not a number of seconds"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(
@@ -174,6 +182,35 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"python", "torch", "ray", "vllm", "sandbox", "disk"} <= {
         finding["name"] for finding in found["findings"]
     }
+
+
+def test_sandbox_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["sandbox", "doctor", "--backend", "landlock", "--json"])
+    [found] = json.loads(capsys.readouterr().out).values()
+    assert code == (0 if {"fs", "no_net", "kill_tree"} <= set(found["guarantees"]) else 1)
+    assert found["works"] is (found["problem"] == "")
+    assert sorted(found["guarantees"] + found["lacks"]) == sorted(GUARANTEES)
+    assert main(["sandbox", "doctor", "--backend", "landlock"]) == code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["guarantee", "landlock", "meaning"]
+    assert {line.split()[0] for line in lines[1 : len(GUARANTEES) + 1]} == set(GUARANTEES)
+
+
+def test_sandbox_reap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for name, owner in (("dead", replace(Owner.me(), started=1)), ("alive", Owner.me())):
+        record = replace(Record.fresh({"run": name}, ttl=60), owner=owner)
+        create(tmp_path, f"palestra-{name}", record)
+    local = ["sandbox", "reap", "--backend", "landlock"]
+    assert main([*local, "--label", "run=other", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"removed": {"local": []}, "problems": {}}
+    assert main(local) == 0
+    assert capsys.readouterr().out == "removed palestra-dead (local)\n1 box removed\n"
+    assert main([*local, "--label", "run=alive", "--older", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["removed"] == {"local": ["palestra-alive"]}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interrupt_is_one_line(

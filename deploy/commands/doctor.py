@@ -15,7 +15,7 @@ from pathlib import Path
 
 from palestra.deploy.table import aligned
 from palestra.deploy.versions import module_version
-from palestra.rl.errors import PalestraError, SandboxError
+from palestra.rl.errors import PalestraError
 
 GIB = 1 << 30
 MIN_DISK, MIN_SHM = 2 * GIB, GIB // 4
@@ -116,16 +116,12 @@ def _gpu() -> Finding:
 
 
 def _sandboxes() -> Iterator[Finding]:
-    from palestra.sandbox.auto import choose
-    from palestra.sandbox.bubblewrap import Bubblewrap
-    from palestra.sandbox.landlock import Landlock
+    from palestra.sandbox.auto import BACKENDS, choose, probe
 
-    for backend in (Bubblewrap, Landlock):
-        try:
-            detail, ok = ", ".join(sorted(backend().guarantees)), True
-        except SandboxError as error:
-            detail, ok = str(error), False
-        yield Finding(name=f"sandbox {backend.name}", ok=ok, needed=False, detail=detail)
+    for name in BACKENDS:
+        found = probe(name)
+        detail = found.problem or ", ".join(sorted(found.guarantees))
+        yield Finding(name=f"sandbox {name}", ok=not found.problem, needed=False, detail=detail)
     try:
         yield Finding(name="sandbox", ok=True, needed=True, detail=f"uses {choose().name}")
     except PalestraError as error:

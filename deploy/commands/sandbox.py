@@ -1,0 +1,99 @@
+"""``palestra sandbox doctor`` and ``reap``: what boxes guarantee, and removing forgotten ones."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+
+from palestra.deploy.table import aligned
+from palestra.deploy.text import one_line
+from palestra.rl.errors import SandboxError, UserError
+from palestra.sandbox.auto import BACKENDS, GRADING, LOCAL, Probed, make, probe
+from palestra.sandbox.base import GUARANTEES, Keeper
+from palestra.sandbox.base import reap as reap_boxes
+from palestra.sandbox.keeper import LocalKeeper
+
+
+def doctor(args: Namespace) -> int:
+    """Print guarantee by backend; 1 when none of them is enough for grading."""
+    found = [probe(name, **_options(name, args)) for name in _named(args)]
+    if args.json:
+        print(json.dumps({one.name: _record(one) for one in found}, indent=2))
+    else:
+        print("\n".join(_lines(found)))
+    return 0 if any(GRADING <= one.guarantees for one in found) else 1
+
+
+def reap(args: Namespace) -> int:
+    """Remove boxes whose driver is dead or whose time is over; 1 when a backend did not work."""
+    labels = dict(_label(text) for text in args.label)
+    removed: dict[str, Sequence[str]] = {}
+    problems: dict[str, str] = {}
+    for name in dict.fromkeys("local" if name in LOCAL else name for name in _named(args)):
+        try:
+            keeper = LocalKeeper() if name == "local" else _remote(name, args)
+            removed[name] = asyncio.run(reap_boxes(keeper, labels, older_s=args.older))
+        except SandboxError as error:
+            problems[name] = str(error)
+    if args.json:
+        print(json.dumps({"removed": removed, "problems": problems}))
+    else:
+        print("\n".join(_reaped(removed, problems)))
+    return 1 if problems and (args.backend or not removed) else 0
+
+
+def _named(args: Namespace) -> Sequence[str]:
+    if args.backend and args.backend not in BACKENDS:
+        raise UserError(f"--backend {args.backend}: there are {', '.join(BACKENDS)}")
+    return [args.backend] if args.backend else list(BACKENDS)
+
+
+def _options(name: str, args: Namespace) -> Mapping[str, str]:
+    return {"image": args.image} if args.image and name not in LOCAL else {}
+
+
+def _remote(name: str, args: Namespace) -> Keeper:
+    return make(name, **_options(name, args))
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UserError(f"--label {text}: write NAME=VALUE")
+    return name, value
+
+
+def _record(found: Probed) -> dict[str, object]:
+    return {
+        "works": not found.problem,
+        "guarantees": [name for name in GUARANTEES if name in found.guarantees],
+        "lacks": [name for name in GUARANTEES if name not in found.guarantees],
+        "problem": found.problem,
+    }
+
+
+def _lines(found: Sequence[Probed]) -> Iterator[str]:
+    rows = [("guarantee", *(one.name for one in found), "meaning")]
+    for name, meaning in GUARANTEES.items():
+        rows.append((name, *(_mark(one, name) for one in found), meaning))
+    yield from aligned(rows)
+    for one in found:
+        if one.problem:
+            yield f"{one.name} does not work: {one_line(one.problem)}"
+        elif lacking := sorted(GRADING - one.guarantees):
+            yield f"{one.name} is too weak for grading: it lacks {', '.join(lacking)}"
+
+
+def _mark(found: Probed, name: str) -> str:
+    return "-" if found.problem else "yes" if name in found.guarantees else "no"
+
+
+def _reaped(removed: Mapping[str, Sequence[str]], problems: Mapping[str, str]) -> Iterator[str]:
+    for backend, names in removed.items():
+        yield from (f"removed {one_line(name)} ({backend})" for name in names)
+    for backend, problem in problems.items():
+        yield f"{backend} was left out: {one_line(problem)}"
+    count = sum(map(len, removed.values()))
+    yield f"{count} boxes removed" if count != 1 else "1 box removed"
