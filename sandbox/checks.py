@@ -7,13 +7,11 @@ files of the candidate are not looked at. See ``worker`` for the side inside the
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import marshal
 import os
 from ast import literal_eval
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
-from importlib.resources import files
+from functools import lru_cache
 
 from palestra.rl.errors import SandboxError, UserError
 from palestra.rl.types import (
@@ -34,6 +32,7 @@ from palestra.rl.types import (
 from palestra.sandbox.codec import decode, encode
 from palestra.sandbox.compare import same, shown
 from palestra.sandbox.process import REPORT_BYTES
+from palestra.sandbox.shipping import MAGIC, packed
 from palestra.sandbox.worker import ERROR, FAILED, HELLO, PASSED, TIMEOUT, VALUE
 
 CHECK_S = 2.0
@@ -43,9 +42,8 @@ MAX_ARTIFACT = 1 << 20
 """Bytes of the largest artifact that is graded."""
 
 _MEMORY = 1 << 30
-_PACKAGE = "palestra.sandbox"
-_CALL_MODULES = ("codec", "worker")
-_TEST_MODULES = ("codec", "worker", "peer", "tester")
+_CALL_MODULES = ("sandbox.codec", "sandbox.worker")
+_TEST_MODULES = (*_CALL_MODULES, "sandbox.peer", "sandbox.tester")
 _PRELOAD_FROM = 4
 _PRELOAD = ["collections", "functools", "heapq", "itertools", "math", "operator", "random", "re"]
 _PRELOAD += ["string", "typing"]
@@ -211,7 +209,8 @@ def _request(jobs: Sequence[CheckJob], check_s: float) -> bytes:
         "preload": preload,
     }
     # Version 2 of marshal is read by every Python 3; the code inside only by our own version.
-    boot = marshal.dumps((importlib.util.MAGIC_NUMBER, _modules(offset > 0), plan), 2)
+    modules = packed(*(_TEST_MODULES if offset else _CALL_MODULES))
+    boot = marshal.dumps((MAGIC, modules, plan), 2)
     return b"".join([len(boot).to_bytes(4, "big"), boot, *secrets])
 
 
@@ -237,16 +236,6 @@ def _secret(job: CheckJob) -> bytes:
     if not scripts and not units:
         return b""
     return encode({"scripts": scripts, "units": units, "files": dict(job.test_files)})
-
-
-@cache
-def _modules(tests: bool) -> list[tuple[str, bytes, str]]:
-    found: list[tuple[str, bytes, str]] = []
-    for name in _TEST_MODULES if tests else _CALL_MODULES:
-        text = (files(_PACKAGE) / f"{name}.py").read_text()
-        code = compile(text, f"<{name}>", "exec", dont_inherit=True)
-        found.append((f"{_PACKAGE}.{name}", marshal.dumps(code), text))
-    return found
 
 
 def _arguments(check: CallCheck) -> bytes:

@@ -34,6 +34,7 @@ from palestra.sandbox.remote import Fate, RemoteBox, configuration
 
 _READY_S = 60.0
 _END_S = 5
+_TURN_S = 0.05
 _ORPHAN_S = 60.0
 _ASKED_FOR = ("kill", "stop", "restart", "pause")
 _PROBED: dict[tuple[str, ...], frozenset[str]] = {}
@@ -142,8 +143,10 @@ class Docker:
         try:
             return await Link.opened(channel, config)
         except LinkLost as lost:
-            stage = "image" if "python3" in channel.complaint else "start"
-            raise CreateError(stage, channel.complaint or str(lost)) from lost
+            if channel.complaint:
+                text = f"python3 of the image cannot run boxes: {channel.complaint}"
+                raise CreateError("image", text) from lost
+            raise CreateError("start", str(lost)) from lost
 
     async def _inquire(self, ident: str) -> Fate:
         return await self._told(partial(_fate, ident=ident))
@@ -173,15 +176,24 @@ def _made(api: Any, *, name: str, plan: settings.Plan) -> _Made:
 
     # Nothing is logged: what a supervisor says would be written to the daemon's disk.
     host = api.create_host_config(log_config=LogConfig(type="none"), **settings.host(plan))
-    try:
-        answer = api.create_container(name=name, host_config=host, **settings.container(plan))
-    except APIError as error:
-        if error.status_code != 409 or not plan.spec.key:
-            raise
-        return _adopted(api, name, plan)
+    until = time.monotonic() + _READY_S
+    while True:
+        try:
+            answer = api.create_container(name=name, host_config=host, **settings.container(plan))
+            return _started(api, answer)
+        except APIError as error:
+            if error.status_code != 409 or not plan.spec.key or time.monotonic() > until:
+                raise
+        if found := _adopted(api, name, plan):
+            return found
+        time.sleep(_TURN_S)
+
+
+def _started(api: Any, answer: Mapping[str, Any]) -> _Made:
+    """Start what was created, or remove it."""
     ident = str(answer["Id"])
     try:
-        if problem := settings.discarded(answer.get("Warnings")):
+        if problem := settings.discarded(answer.get("Warnings") or []):
             raise CreateError("quota", f"the daemon cannot hold boxes to a limit: {problem}")
         streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
         # Before it starts, or what it complains about while it starts would be lost.
@@ -193,17 +205,25 @@ def _made(api: Any, *, name: str, plan: settings.Plan) -> _Made:
     return _Made(ident, connection, ours=True)
 
 
-def _adopted(api: Any, name: str, plan: settings.Plan) -> _Made:
-    """A container of that name that exists already: a supervisor of our own is started in it."""
-    facts = api.inspect_container(name)
-    if facts["Config"]["Labels"].get(settings.SHAPE) != settings.shape(plan):
-        raise CreateError("start", f"{name} exists with another image or other limits")
-    ident = str(facts["Id"])
-    if facts["State"]["Status"] == "created":
-        api.start(ident)
-    words = settings.command(plan.spec.ttl)
-    job = api.exec_create(ident, words, stdin=True, user="0:0", workdir="/")
-    connection = hijacked(api.exec_start(job["Id"], socket=True))
+def _adopted(api: Any, name: str, plan: settings.Plan) -> _Made | None:
+    """The container of that name, with a supervisor of our own in it; none when it is only just
+    being made, or removed."""
+    from docker.errors import APIError
+
+    try:
+        facts = api.inspect_container(name)
+        if facts["Config"]["Labels"].get(settings.SHAPE) != settings.shape(plan):
+            raise CreateError("start", f"{name} exists with another image or other limits")
+        ident = str(facts["Id"])
+        if facts["State"]["Status"] == "created":
+            api.start(ident)
+        words = settings.command(plan.spec.ttl)
+        job = api.exec_create(ident, words, stdin=True, user="0:0", workdir="/")
+        connection = hijacked(api.exec_start(job["Id"], socket=True))
+    except APIError as error:
+        if error.status_code not in (404, 409):
+            raise
+        return None
     return _Made(ident, connection, ours=False)
 
 
@@ -216,7 +236,7 @@ def _removed(api: Any, ident: str) -> None:
         except APIError as error:
             if error.status_code != 409:
                 raise
-            api.wait(ident, condition="removed")  # somebody else is removing it
+            api.wait(ident, timeout=_READY_S, condition="removed")  # by somebody else
 
 
 def _listed(api: Any, labels: Mapping[str, str]) -> list[Found]:

@@ -39,12 +39,11 @@ _PHRASES = {
 
 
 class DaemonFault(PalestraError):
-    """The daemon refused, failed or could not be reached; ``status`` is that of HTTP, or 0."""
+    """The daemon refused, failed or could not be reached; ``stage`` as in ``CreateError``."""
 
-    def __init__(self, stage: str, text: str, status: int = 0) -> None:
+    def __init__(self, stage: str, text: str) -> None:
         super().__init__(text)
         self.stage = stage
-        self.status = status
 
 
 class Daemon:
@@ -107,12 +106,16 @@ class Daemon:
             if isinstance(cause, TimeoutError):
                 text = f"the daemon did not answer for {_CALL_S} s: run fewer boxes at once"
                 return DaemonFault("queue", text)
-        status = int(getattr(getattr(error, "response", None), "status_code", 0) or 0)
-        said = " ".join(str(getattr(error, "explanation", "") or error).split())
-        for phrase, (stage, text) in _PHRASES.items():
-            if phrase in said.lower():
-                return DaemonFault(stage, f"{text} ({said})", status)
-        return DaemonFault("start", said, status)
+        return understood(str(getattr(error, "explanation", "") or error))
+
+
+def understood(said: str) -> DaemonFault:
+    """What a message of the daemon means, as far as it is one we know."""
+    line = " ".join(said.split())
+    for phrase, (stage, text) in _PHRASES.items():
+        if phrase in line.lower():
+            return DaemonFault(stage, f"{text} ({line})")
+    return DaemonFault("start", line)
 
 
 class Attached:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 from palestra.sandbox.base import CreateError
-from palestra.sandbox.docker_daemon import Daemon, DaemonFault
+from palestra.sandbox.docker_daemon import Daemon, DaemonFault, understood
 from palestra.sandbox.images import mirrored
 
 
@@ -100,6 +100,6 @@ def _consume(progress: Iterable[Mapping[str, Any]], deadline: float) -> None:
     and the daemon stops."""
     for line in progress:
         if "error" in line:
-            raise CreateError("image", f"pull failed: {line['error']}")
+            raise understood(str(line["error"]))
         if time.monotonic() > deadline:
             return

@@ -86,7 +86,7 @@ def host(plan: Plan) -> dict[str, Any]:
 
 
 def mounts(limits: Limits, image: Image) -> dict[str, str]:
-    """The folders that can be written to: in memory, and never so large that they fill all of it.
+    """The folders that can be written to: in memory, of which they leave a quarter to processes.
 
     Folders that the image declares as volumes would be disk space without a bound: hidden.
     """
@@ -95,7 +95,7 @@ def mounts(limits: Limits, image: Image) -> dict[str, str]:
     base = f"rw,nosuid,nodev,nr_inodes={_INODES}"
     hidden = dict.fromkeys(image.volumes, "ro,noexec,nosuid,nodev,size=4096")
     return hidden | {
-        FOLDER: f"{base},exec,{own},size={limits.memory // 2}",
+        FOLDER: f"{base},exec,{own},size={limits.memory * 3 // 8}",
         "/tmp": f"{base},exec,mode=1777,size={min(limits.tmp, limits.memory // 4)}",
     }
 
@@ -131,5 +131,5 @@ def told(labels: Mapping[str, str]) -> dict[str, str]:
 def discarded(warnings: list[str]) -> str:
     """The first limit that the daemon says it ignores; swap accounting alone is no reason to stop,
     because ``guarantees`` show by trying whether memory is bounded."""
-    serious = [w for w in warnings or [] if "swap" not in w.lower() and "discarded" in w.lower()]
+    serious = [w for w in warnings if "swap" not in w.lower() and "discarded" in w.lower()]
     return serious[0] if serious else ""

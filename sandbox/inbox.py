@@ -34,11 +34,13 @@ from palestra.sandbox.inbox_processes import (
     kill_user,
     oom_kills,
     survivors,
+    write,
 )
-from palestra.sandbox.inbox_work import handle, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from palestra.sandbox.inbox_processes import Config
 
 DATA, END, CANCEL, FREEZE, PING, BYE = range(6)
@@ -56,12 +58,19 @@ _FREEZE_S = 3.0
 _BACKSTOP_S = 10
 
 
-def main(config: Config) -> None:
-    """Serve standard input and output until the time to live is over; the status says of which."""
+def main(config: Config, load: Callable[[], None]) -> None:
+    """Serve standard input and output until the time to live is over; the status says of which.
+
+    ``load`` brings the modules that requests need. They take time to start, so the driver hears
+    first that we are here.
+    """
     hide()
     check(LIBC.prctl(_SUBREAPER, 1, 0, 0, 0), "subreaper")
     signal.alarm(int(config["ttl"]) + _BACKSTOP_S)
-    raise SystemExit(Supervisor(config).serve())
+    supervisor = Supervisor(config)
+    supervisor.say(0, PING)
+    load()
+    raise SystemExit(supervisor.serve())
 
 
 class Run:
@@ -98,14 +107,13 @@ class Supervisor:
         (``ORPHANED``)."""
         signal.signal(signal.SIGCHLD, self._rouse)
         self._poll.register(0, select.POLLIN)
-        self._say(0, PING)
         while (left := self._ends - time.monotonic()) > 0:
             for fd, _ in self._poll.poll(min(left, 3600.0) * 1000 + 1):
                 if fd == 0:
                     self._listen()
                 elif fd in self._answers:
                     self._relay(self._answers[fd])
-        self._say(0, BYE)
+        self.say(0, BYE)
         return ORPHANED if self._orphaned else 0
 
     def _rouse(self, *_: object) -> None:
@@ -143,22 +151,24 @@ class Supervisor:
         elif kind == CANCEL and number in self._runs:
             self._runs[number].cancel()
         elif kind == PING:
-            self._say(number, END, bytes(4))
+            self.say(number, END, bytes(4))
         elif kind == FREEZE:
             until = time.monotonic() + _FREEZE_S
             kill_user(self._config["user"][0])
             while (left := len(survivors(self._config["user"][0]))) and time.monotonic() < until:
                 time.sleep(0.002)
-            self._say(number, END, left.to_bytes(4, "big"))
+            self.say(number, END, left.to_bytes(4, "big"))
 
     def _start(self, number: int) -> Run | None:
+        from palestra.sandbox.inbox_work import handle
+
         request, answer = os.pipe(), os.pipe()
         try:
             pid = os.fork()
         except OSError:
             for fd in (*request, *answer):
                 os.close(fd)
-            self._say(number, END, NO_PROCESS.to_bytes(4, "big", signed=True))
+            self.say(number, END, NO_PROCESS.to_bytes(4, "big", signed=True))
             return None
         if pid == 0:
             handle(self._config, request[0], answer[1])
@@ -172,7 +182,7 @@ class Supervisor:
     def _relay(self, run: Run) -> None:
         data = os.read(run.answer, CHUNK)
         if data:
-            self._say(run.number, DATA, data)
+            self.say(run.number, DATA, data)
             return
         self._poll.unregister(run.answer)
         os.close(run.answer)
@@ -184,7 +194,7 @@ class Supervisor:
             kill_user(self._config["user"][0])
             status |= OOM if oom_kills() > run.oom_kills else 0
         self._reap()
-        self._say(run.number, END, status.to_bytes(4, "big"))
+        self.say(run.number, END, status.to_bytes(4, "big"))
 
     def _reap(self) -> None:
         """Wait for orphans that are children of ours, and for nothing else."""
@@ -194,7 +204,8 @@ class Supervisor:
             except ChildProcessError:
                 continue
 
-    def _say(self, number: int, kind: int, data: bytes = b"") -> None:
+    def say(self, number: int, kind: int, data: bytes = b"") -> None:
+        """Send a frame; a connection that is gone is noticed when listening."""
         try:
             write(1, FRAME.pack(number, kind, len(data)) + data)
         except OSError as error:

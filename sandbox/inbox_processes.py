@@ -56,6 +56,13 @@ def expose(pid: int) -> None:
         pass
 
 
+def write(fd: int, data: bytes) -> None:
+    """Write all of ``data``."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
 def become(config: Config) -> None:
     """Turn into the workload: its user, limits and folder, and the first to go without memory."""
     expose(os.getpid())

@@ -12,7 +12,7 @@ from pathlib import Path
 from palestra.rl.errors import PathRefused, SandboxError
 from palestra.sandbox.files import read_below, read_tree, write_below
 from palestra.sandbox.inbox_command import Command
-from palestra.sandbox.inbox_processes import become
+from palestra.sandbox.inbox_processes import become, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from palestra.sandbox.inbox_processes import Config
 
 SIZES = struct.Struct(">II")
-
-
-def write(fd: int, data: bytes) -> None:
-    """Write all of ``data``."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def handle(config: Config, source: int, sink: int) -> NoReturn:

@@ -7,18 +7,16 @@ it writes inside of frames; still, nothing that comes back is trusted to be smal
 from __future__ import annotations
 
 import asyncio
-import importlib
-import inspect
 import itertools
 import json
 import marshal
 from contextlib import suppress
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from palestra.sandbox.base import completed
 from palestra.sandbox.inbox import BYE, CANCEL, CHUNK, DATA, END, FRAME, PING
 from palestra.sandbox.inbox_work import SIZES
+from palestra.sandbox.shipping import MAGIC, packed
 
 if TYPE_CHECKING:
     from palestra.sandbox.inbox_processes import Config
@@ -38,16 +36,19 @@ def take(size):
             raise SystemExit(0)
         data += more
     return data
-modules, config = marshal.loads(take(int.from_bytes(take(4), "big")))
-for name, text in modules:
-    module = sys.modules[name] = type(sys)(name)
-    exec(compile(text, name, "exec"), module.__dict__)
-sys.modules["palestra.sandbox.inbox"].main(config)
+magic, modules, config = marshal.loads(take(int.from_bytes(take(4), "big")))
+same = getattr(sys.modules["_frozen_importlib_external"], "MAGIC_NUMBER", None) == magic
+def load(modules):
+    for name, code, text in modules:
+        module = sys.modules[name] = type(sys)(name)
+        exec(marshal.loads(code) if same else compile(text, name, "exec"), module.__dict__)
+load(modules[:2])
+sys.modules["palestra.sandbox.inbox"].main(config, lambda: load(modules[2:]))
 """
 """Run by ``python3 -I -S -X utf8 -c BOOT SECONDS``: waits for its code for that long."""
 
-_MODULES = ["rl.errors", "sandbox.capture", "sandbox.files", "sandbox.inbox_processes"]
-_MODULES += ["sandbox.inbox_command", "sandbox.inbox_work", "sandbox.inbox"]
+_MODULES = ["sandbox.inbox_processes", "sandbox.inbox", "rl.errors", "sandbox.capture"]
+_MODULES += ["sandbox.files", "sandbox.inbox_command", "sandbox.inbox_work"]
 _CANCEL_S = 10.0
 
 
@@ -115,7 +116,7 @@ class Link:
     async def opened(cls, channel: Channel, config: Config) -> Link:
         """Send the supervisor its code and wait until it serves; raises ``LinkLost``."""
         link = cls(channel)
-        boot = marshal.dumps((_modules(), dict(config)), 2)
+        boot = marshal.dumps((MAGIC, packed(*_MODULES), dict(config)), 2)
         hello = link._pending[0].ended
         link._task = asyncio.create_task(link._pump())
         try:
@@ -245,9 +246,3 @@ def _parsed(data: bytearray) -> Answer:
     except ValueError as error:
         raise LinkLost("malformed answer") from error
     return Answer(head, memoryview(data)[4 + size :])
-
-
-@cache
-def _modules() -> list[tuple[str, str]]:
-    names = [f"palestra.{name}" for name in _MODULES]
-    return [(name, inspect.getsource(importlib.import_module(name))) for name in names]
