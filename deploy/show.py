@@ -28,6 +28,7 @@ METRICS = (
     "num_turns/mean",
     "reward/zero_std_frac",
     "infra/failure_frac",
+    "task/failure_frac",
     "actor/entropy",
     "actor/ppo_kl",
     "mismatch/logprob_abs_diff",

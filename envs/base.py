@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from palestra.envs.arguments import ToolError, accept
 from palestra.rewards.score import Weighted
-from palestra.rl.errors import PathRefused
+from palestra.rl.errors import PathRefused, TaskError
 from palestra.rl.types import (
     CheckRunner,
     Demonstration,
@@ -64,9 +64,17 @@ class Env(ABC):
         return (Message(role="system", content=self.system_prompt), user)
 
     async def setup(self, task: Task, box: Sandbox) -> None:
-        """Put the files that the agent starts from into an empty box."""
+        """Put the files that the agent starts from into an empty box.
+
+        ``TaskError``, ``UserError`` and ``PathRefused`` say that the task is at fault: its episodes
+        are left out, and the run goes on.
+        """
         for path, text in task.files.items():
-            await box.write(path, text.encode())
+            try:
+                data = text.encode()
+            except UnicodeEncodeError as error:
+                raise TaskError(f"{path}: has characters that cannot be written") from error
+            await box.write(path, data)
 
     async def act(self, task: Task, call: ToolCall, box: Sandbox) -> Observation:
         """Answer one tool call. Wrong use is answered with what is allowed, and never raises."""

@@ -14,6 +14,13 @@ class UserError(PalestraError):
     """Wrong use: one line that says what to change; the command ends with exit code 2."""
 
 
+class TaskError(PalestraError):
+    """A task cannot be played or graded whatever the policy does: its own content is to blame.
+
+    Its episodes have no reward and are not tried again; the run goes on with the other tasks.
+    """
+
+
 class InfraError(PalestraError):
     """Our machinery failed (box, engine, grader): never a reward, always retried or counted."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from palestra.rl.config import EvalConfig
 from palestra.rl.journal import EvalRow, Journal
-from palestra.rl.types import Outcome, Task, Trajectory
+from palestra.rl.types import LOST, Task, Trajectory
 from palestra.rollout.episode import Ticket, World, play_all
 
 
@@ -42,13 +42,14 @@ async def evaluate(
 ) -> None:
     """Play what the journal lacks of this evaluation and record it.
 
-    Episodes lost to infrastructure failures are left out, never counted as failures.
+    Episodes lost to our machinery or to their task have no reward: they are left out, never counted
+    as failures.
     """
     done = {(row.task_id, row.sample) for row in journal.evals(evaluation.step, evaluation.split)}
 
     def finished(trajectory: Trajectory) -> None:
         on_episode()
-        if trajectory.outcome is Outcome.INFRA_FAILURE:
+        if trajectory.outcome in LOST:
             return
         verdict = trajectory.verdict
         journal.add_eval(

@@ -1,7 +1,7 @@
 """Numbers about records, under the names that the field uses; pure functions, no state.
 
-Episodes that our machinery failed (``Outcome.INFRA_FAILURE``) count in ``infra/failure_frac`` and
-``stop/*`` only.
+Episodes without a reward count in ``infra/failure_frac`` or ``task/failure_frac`` and in ``stop/*``
+only: our machinery failed them, or their task cannot be played.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 
 from palestra.rl.journal import EvalRow
-from palestra.rl.types import Outcome, Reward, Stop, Trajectory
+from palestra.rl.types import LOST, Outcome, Reward, Stop, Trajectory
 
 Z95 = 1.959963984540054
 
@@ -38,12 +38,13 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     """
     if not trajectories:
         return {}
-    played = [t for t in trajectories if t.outcome is not Outcome.INFRA_FAILURE]
+    played = [t for t in trajectories if t.outcome not in LOST]
     metrics = _reward_metrics(trajectories)
     if played:
         metrics["pass_rate"] = fmean(t.verdict is not None and t.verdict.solved for t in played)
         metrics.update(_length_metrics(played))
-    metrics["infra/failure_frac"] = 1 - len(played) / len(trajectories)
+    for name, outcome in (("infra", Outcome.INFRA_FAILURE), ("task", Outcome.TASK_FAILURE)):
+        metrics[f"{name}/failure_frac"] = fmean(t.outcome is outcome for t in trajectories)
     for stop in Stop:
         metrics[f"stop/{stop.value}"] = fmean(t.stop is stop for t in trajectories)
     return metrics

@@ -15,15 +15,11 @@ from pathlib import Path
 from palestra.rl.advantage import samples
 from palestra.rl.budget import penalised
 from palestra.rl.config import RLConfig
-from palestra.rl.errors import PalestraError
 from palestra.rl.journal import Journal
+from palestra.rl.lost import ensure_enough
 from palestra.rl.metrics import rollout_metrics
-from palestra.rl.types import Batch, Group, Outcome, Sample, Task, Trainer, Trajectory
+from palestra.rl.types import LOST, Batch, Group, Sample, Task, Trainer, Trajectory
 from palestra.rollout.episode import Ticket, World, play_all
-
-
-class TooManyInfraFailures(PalestraError):
-    """A step lost so many episodes to our own faults that learning from the rest would bias it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +50,12 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
     trajectories = await play_step(step, run)
     groups = grouped([penalised(t, run.config.budget.penalty) for t in trajectories])
     metrics = rollout_metrics(trajectories)
-    if metrics["infra/failure_frac"] > run.config.max_infra_failures:
-        raise TooManyInfraFailures(
-            f"step {step}: {metrics['infra/failure_frac']:.0%} of the episodes failed for reasons "
-            f"of ours (limit {run.config.max_infra_failures:.0%}): "
-            + "; ".join(sorted({t.reason for t in trajectories if t.reason})[:3])
-        )
+    ensure_enough(
+        step,
+        trajectories,
+        max_infra_failures=run.config.max_infra_failures,
+        tasks=len(run.tasks),
+    )
 
     for trajectory in trajectories:
         run.journal.add_trajectory(trajectory)
@@ -88,8 +84,8 @@ async def play_step(step: int, run: Run) -> list[Trajectory]:
     tickets = [ticket for ticket in draw(step, run) if ticket.id not in done]
 
     def finished(trajectory: Trajectory) -> None:
-        # What we lost is played again after a restart; it is recorded once the step goes on.
-        if trajectory.outcome is not Outcome.INFRA_FAILURE:
+        # What was lost is played again after a restart; it is recorded once the step goes on.
+        if trajectory.outcome not in LOST:
             run.journal.add_trajectory(trajectory)
         done[trajectory.id] = trajectory
         run.on_episode()
@@ -145,7 +141,7 @@ def timing(
 ) -> dict[str, float]:
     """Seconds by lane beside the step's own wall time, and generated tokens per second of play."""
     playing = sum(lanes.get(lane, 0.0) for lane in ("generate", "grade", "environment", "idle"))
-    tokens = sum(t.generated for t in trajectories if t.outcome is not Outcome.INFRA_FAILURE)
+    tokens = sum(t.generated for t in trajectories if t.outcome not in LOST)
     return {f"timing_s/{lane}": seconds for lane, seconds in lanes.items()} | {
         "timing_s/step": wall_s,
         "perf/throughput": tokens / playing if playing else 0.0,

@@ -168,15 +168,21 @@ class Stop(StrEnum):
     CONTEXT_FULL = "context_full"
     MALFORMED = "malformed"
     TIME_LIMIT = "time_limit"
+    TASK_ERROR = "task_error"
     INFRA_ERROR = "infra_error"
 
 
 class Outcome(StrEnum):
-    """What an episode is worth to training; an infrastructure fault has no reward at all."""
+    """What an episode is worth to training; what is not the agent's fault has no reward at all."""
 
     GRADED = "graded"
     AGENT_FAILURE = "agent_failure"
+    TASK_FAILURE = "task_failure"
     INFRA_FAILURE = "infra_failure"
+
+
+LOST = frozenset({Outcome.TASK_FAILURE, Outcome.INFRA_FAILURE})
+"""Outcomes without a reward: in neither the batch nor the baseline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

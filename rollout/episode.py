@@ -12,7 +12,17 @@ from dataclasses import dataclass, replace
 from palestra.envs.base import Env
 from palestra.envs.files import collect
 from palestra.rewards.score import score
-from palestra.rl.errors import EngineError, GraderError, InfraError, SandboxError, boundary
+from palestra.rl.errors import (
+    EngineError,
+    GraderError,
+    InfraError,
+    PalestraError,
+    PathRefused,
+    SandboxError,
+    TaskError,
+    UserError,
+    boundary,
+)
 from palestra.rl.types import (
     Grader,
     Message,
@@ -83,16 +93,21 @@ class _Transcript:
 async def play(ticket: Ticket, world: World) -> Trajectory:
     """Play, collect, grade and score one episode.
 
-    Never raises for a fault of our machinery: such an episode comes back as ``infra_failure``
-    without a reward.
+    Never raises for a fault of our machinery or of the task: such an episode comes back as
+    ``infra_failure`` or ``task_failure`` without a reward.
     """
-    prompt = world.env.prompt(ticket.task)
+    prompt: tuple[Message, ...] = ()
     clock = _Clock(world.meter)
     try:
+        with _fault_of_the_task():
+            prompt = world.env.prompt(ticket.task)
         transcript = await _converse(ticket, world, prompt, clock)
         async with boundary(GraderError, "grade"):
-            with clock.lane("grade"):
+            with clock.lane("grade"), _fault_of_the_task():
                 verdict = await world.grade(ticket.task, transcript.files)
+    except TaskError as error:
+        lost = _trajectory(ticket, prompt, [], Stop.TASK_ERROR, clock.seconds, reason=str(error))
+        return replace(lost, outcome=Outcome.TASK_FAILURE)
     except InfraError as error:
         return _trajectory(ticket, prompt, [], Stop.INFRA_ERROR, clock.seconds, reason=str(error))
     played = _trajectory(
@@ -106,7 +121,8 @@ async def _converse(
 ) -> _Transcript:
     """The agent's part; its box is gone when this returns, so nothing it left running lives on."""
     async with boundary(SandboxError, "agent box"), world.boxes.open() as box:
-        await world.env.setup(ticket.task, box)
+        with _fault_of_the_task((UserError, PathRefused)):
+            await world.env.setup(ticket.task, box)
         turns: list[Turn] = []
         try:
             async with asyncio.timeout(world.config.episode_timeout) as limit:
@@ -126,7 +142,8 @@ async def _turns(
     turns: list[Turn],
     clock: _Clock,
 ) -> Stop:
-    context = world.chat.prompt(prompt, world.env.tools)
+    with _fault_of_the_task():
+        context = world.chat.prompt(prompt, world.env.tools)
     history: list[int] = []
     errors = 0
     for number in range(world.config.max_turns or world.env.max_turns):
@@ -189,7 +206,8 @@ async def _act(task: Task, world: World, box: Sandbox, turn: Turn) -> tuple[Turn
         return replace(turn, message=shown, observation=told, error=str(error)), [told], False
     answers: list[str] = []
     for call in message.calls:
-        observation = await world.env.act(task, call, box)
+        with _fault_of_the_task():
+            observation = await world.env.act(task, call, box)
         answers.append(observation.text)
         if observation.submitted:
             return replace(turn, message=message), answers, True
@@ -235,6 +253,15 @@ def _trajectory(
         reason=reason,
         seconds=dict(seconds),
     )
+
+
+@contextmanager
+def _fault_of_the_task(kinds: tuple[type[PalestraError], ...] = (UserError,)) -> Iterator[None]:
+    """Where only the task's content can be wrong, wrong use is no reason to end the run."""
+    try:
+        yield
+    except kinds as error:
+        raise TaskError(str(error)) from error
 
 
 class _Clock:

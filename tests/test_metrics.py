@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from statistics import fmean
 
@@ -10,7 +11,7 @@ import pytest
 
 from palestra.rl.journal import EvalRow
 from palestra.rl.metrics import eval_scores, pass_at_k, rollout_metrics, wilson
-from palestra.rl.types import Stop, Trajectory, Turn
+from palestra.rl.types import Outcome, Stop, Trajectory, Turn
 
 Make = Callable[..., Trajectory]
 
@@ -56,6 +57,10 @@ def test_rollout_metrics_of_a_small_step(
             make_trajectory("b", group="g", reward=0.0, stop=Stop.OVER_BUDGET, turns=(bad, bad)),
             make_trajectory("c", group="h", reward=0.0, stop=Stop.CONTEXT_FULL),
             make_trajectory("d", group="h", reward=None, stop=Stop.INFRA_ERROR),
+            replace(
+                make_trajectory("e", group="i", reward=None, stop=Stop.TASK_ERROR, turns=()),
+                outcome=Outcome.TASK_FAILURE,
+            ),
         ]
     )
     assert metrics["reward/mean"] == pytest.approx(1 / 3)
@@ -69,11 +74,11 @@ def test_rollout_metrics_of_a_small_step(
     assert metrics["response_length/clip_ratio"] == pytest.approx(2 / 3)
     assert metrics["num_turns/mean"] == pytest.approx(4 / 3)
     assert metrics["tools/failure_rate"] == 0.5
-    assert metrics["infra/failure_frac"] == 0.25
+    assert metrics["infra/failure_frac"] == metrics["task/failure_frac"] == 0.2
     stops = {name: value for name, value in metrics.items() if name.startswith("stop/")}
     assert set(stops) == {f"stop/{stop.value}" for stop in Stop}
-    assert sum(stops.values()) == 1.0
-    assert stops["stop/infra_error"] == 0.25
+    assert sum(stops.values()) == pytest.approx(1.0)
+    assert stops["stop/infra_error"] == stops["stop/task_error"] == 0.2
 
 
 def test_rollout_metrics_without_anything_graded(make_trajectory: Make) -> None:

@@ -13,11 +13,12 @@ import pytest
 
 from palestra.policies.fake import RecordingTrainer, ScriptedPolicy
 from palestra.rl.advantage import samples
-from palestra.rl.errors import GraderError
+from palestra.rl.errors import GraderError, PathRefused, UserError
 from palestra.rl.evaluate import Evaluation, evaluate
-from palestra.rl.step import Run, TooManyInfraFailures, draw, draw_ptx, grouped, rl_step
+from palestra.rl.lost import TooManyInfraFailures
+from palestra.rl.step import Run, draw, draw_ptx, grouped, rl_step
 from palestra.rl.train import train
-from palestra.rl.types import Batch, Outcome, Sample, Sampling, Stop, Task, Verdict
+from palestra.rl.types import Batch, Outcome, Sample, Sampling, Sandbox, Stop, Task, Verdict
 
 MakeRun = Callable[..., Run]
 
@@ -165,6 +166,50 @@ def test_a_few_infrastructure_failures_are_left_out(make_run: MakeRun) -> None:
     assert trainer(run).batches[0].samples == expected
 
 
+def with_bad(run: Run, *bad: str) -> Run:
+    """The run, with tasks that cannot be set up."""
+
+    class Picky(type(run.world.env)):  # type: ignore[misc]
+        async def setup(self, task: Task, box: Sandbox) -> None:
+            if task.id in bad:
+                raise PathRefused(f"{task.id}/../x: not a plain relative path")
+
+    return replace(run, world=replace(run.world, env=Picky(run.world.env.run_checks)))
+
+
+def test_a_task_that_cannot_be_played_is_left_out_and_counted(make_run: MakeRun) -> None:
+    run = with_bad(make_run(count=3), "t0")
+    metrics = step(1, run)
+    assert metrics["task/failure_frac"] == metrics["stop/task_error"] == pytest.approx(1 / 3)
+    assert metrics["infra/failure_frac"] == 0.0
+    played = run.journal.trajectories(1)
+    lost = [t for t in played if t.task_id == "t0"]
+    assert {(t.outcome, t.reward) for t in lost} == {(Outcome.TASK_FAILURE, None)}
+    rest = [g for g in grouped(played) if g.task_id != "t0"]
+    assert trainer(run).batches[0].samples == tuple(s for g in rest for s in samples(g))
+    rewards = [t.reward.total for t in played if t.reward]
+    assert metrics["reward/mean"] == pytest.approx(sum(rewards) / len(rewards))
+    again = with_bad(make_run(count=3), "t0")
+    step(1, again)
+    assert policy(again).asked == []
+    assert trainer(again).batches == trainer(run).batches
+
+
+def test_one_bad_task_alone_in_its_step_does_not_end_the_run(make_run: MakeRun) -> None:
+    run = with_bad(make_run(count=2, train_batch_size=1), "t0", "t1")
+    assert step(1, run)["task/failure_frac"] == 1.0
+    assert trainer(run).batches == [Batch(step=1, samples=())]
+
+
+@pytest.mark.parametrize(("count", "size"), [(3, 3), (1, 1), (1, 4)])
+def test_a_step_of_bad_tasks_alone_is_wrong_use(make_run: MakeRun, count: int, size: int) -> None:
+    run = with_bad(make_run(count=count, train_batch_size=size), "t0", "t1", "t2")
+    with pytest.raises(UserError, match=r"step 1: none of its tasks can be played: t0/\.\./x: not"):
+        step(1, run)
+    assert trainer(run).calls == []
+    assert run.journal.trajectories(1) == [], "the same command may be tried with better tasks"
+
+
 def test_drawing_is_deterministic_and_covers_every_task_once_per_epoch(make_run: MakeRun) -> None:
     run = make_run(count=5, train_batch_size=3, n_samples_per_prompt=2)
     tickets = [t for number in range(1, 11) for t in draw(number, run)]  # 30 places: 6 epochs
@@ -282,6 +327,13 @@ def test_an_evaluation_plays_what_is_missing_and_skips_our_failures(make_run: Ma
     play(again)
     assert len(policy(again).asked) == 1
     assert {row.task_id for row in run.journal.evals(0, "s")} == {"t0", "t1", "t2", "t3"}
+
+
+def test_an_evaluation_leaves_out_tasks_that_cannot_be_played(make_run: MakeRun) -> None:
+    run = with_bad(make_run(count=3), "t1")
+    evaluation = Evaluation(step=0, split="s", tasks=run.tasks, config=run.config.eval, seed=1)
+    asyncio.run(evaluate(evaluation, run.world, run.journal, lambda: None))
+    assert {row.task_id for row in run.journal.evals(0, "s")} == {"t0", "t2"}
 
 
 def test_one_reply_per_episode_was_asked_with_its_own_seed(make_run: MakeRun) -> None:

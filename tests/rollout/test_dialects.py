@@ -100,7 +100,9 @@ def test_a_text_parses_back_or_there_is_none(
         assert dialect.parse(reply(text, tokenizer), tokenizer).calls == (call,)
 
 
-@pytest.mark.parametrize("value", [f"x{END}", f"x{END}y", "x\n</parameter>"])
+@pytest.mark.parametrize(
+    "value", [f"x{END}", f"x{END}y", f"x{END}<parameter=b>\ny", "x\n</parameter>"]
+)
 def test_the_end_of_a_parameter_cannot_stand_inside_of_one(value: str) -> None:
     with pytest.raises(Inexpressible, match="f: "):
         QWEN.markup(ToolCall(name="f", arguments={"a": value}))

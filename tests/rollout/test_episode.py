@@ -10,10 +10,18 @@ from typing import Any
 
 import pytest
 
+from palestra.envs.base import Env
 from palestra.policies.fake import LOGPROB, ScriptedPolicy
 from palestra.policies.tokenizer import HFTokenizer
 from palestra.rewards.score import Weighted
-from palestra.rl.errors import EngineError, GraderError, SandboxError, UserError
+from palestra.rl.errors import (
+    EngineError,
+    GraderError,
+    PathRefused,
+    SandboxError,
+    TaskError,
+    UserError,
+)
 from palestra.rl.types import (
     Completion,
     Outcome,
@@ -363,6 +371,90 @@ def test_a_reward_that_cannot_be_computed_is_no_reward(
         *(Stop.INFRA_ERROR, Outcome.INFRA_FAILURE, None),
     )
     assert "reward judge" in played.reason
+
+
+class BadTask:
+    """An environment that raises where it meets what the task brought."""
+
+    def __init__(self, inner: Env, method: str, error: Exception) -> None:
+        self.inner = inner
+        self.method = method
+        self.error = error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name) if name != self.method else self._raise
+
+    def _raise(self, *_: Any) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("method", "error"),
+    [
+        ("setup", PathRefused("'../x': not a plain relative path")),
+        ("setup", UserError("no such image")),
+        ("setup", TaskError("no such commit")),
+        ("prompt", UserError("no prompt")),
+        ("act", UserError("not a Python literal")),
+    ],
+)
+def test_a_task_that_cannot_be_played_is_no_reward_and_no_end(
+    make_world: MakeWorld, make_ticket: MakeTicket, method: str, error: Exception
+) -> None:
+    world = make_world([WRITE, SUBMIT], retries=5)
+    bad: Any = BadTask(world.env, method, error)
+    (played,) = collect(replace(world, env=bad), [make_ticket()])
+    assert (played.stop, played.outcome) == (Stop.TASK_ERROR, Outcome.TASK_FAILURE)
+    assert (played.reward, played.verdict, played.turns) == (None, None, ())
+    assert played.reason == str(error)
+    assert seen(world) == []
+    boxes: Any = world.boxes
+    assert len(boxes.boxes) == (method != "prompt"), "it is not tried again"
+    assert boxes.open_now == 0
+
+
+def test_a_task_whose_checks_cannot_be_read_is_no_reward(
+    make_world: MakeWorld, make_ticket: MakeTicket
+) -> None:
+    async def grade(task: Task, files: Mapping[str, bytes]) -> Verdict:
+        raise UserError("not a Python literal")
+
+    played = run(replace(make_world([SUBMIT]), grade=grade), make_ticket())
+    assert (played.stop, played.outcome) == (Stop.TASK_ERROR, Outcome.TASK_FAILURE)
+    assert played.reward is None and played.reason == "not a Python literal"
+
+
+def test_a_file_of_a_task_that_cannot_be_written(
+    make_world: MakeWorld, make_ticket: MakeTicket
+) -> None:
+    ticket = make_ticket()
+    task = replace(ticket.task, files={"answer.txt": "half a pair \ud800"})
+    played = run(make_world([SUBMIT]), replace(ticket, task=task))
+    assert played.outcome is Outcome.TASK_FAILURE
+    assert played.reason == "answer.txt: has characters that cannot be written"
+
+
+def test_a_box_that_breaks_in_the_setup_is_our_fault(
+    make_world: MakeWorld, make_ticket: MakeTicket
+) -> None:
+    world = make_world([SUBMIT])
+    bad: Any = BadTask(world.env, "setup", SandboxError("gone"))
+    assert run(replace(world, env=bad), make_ticket()).outcome is Outcome.INFRA_FAILURE
+
+
+@pytest.mark.parametrize("error", [PathRefused("a folder"), EngineError("gone")])
+def test_only_wrong_use_blames_the_task_once_the_agent_acts(
+    make_world: MakeWorld, make_ticket: MakeTicket, error: Exception
+) -> None:
+    """An agent that could turn its failure into a task's would have no bad reward."""
+    world = make_world([WRITE, SUBMIT], max_turns=2)
+
+    async def apply(*_: Any) -> Any:
+        raise error
+
+    world.env.apply = apply  # type: ignore[method-assign]
+    played = run(world, make_ticket())
+    assert played.outcome is not Outcome.TASK_FAILURE
 
 
 def test_wrong_use_is_not_hidden_as_a_failure(
