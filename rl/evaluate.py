@@ -36,6 +36,11 @@ class Evaluation:
             for sample in range(self.config.samples)
         ]
 
+    def missing(self, journal: Journal) -> list[Ticket]:
+        """The episodes that the journal lacks."""
+        done = {(row.task_id, row.sample) for row in journal.evals(self.step, self.split)}
+        return [t for t in self.tickets() if (t.task.id, t.sample) not in done]
+
 
 async def evaluate(
     evaluation: Evaluation, world: World, journal: Journal, on_episode: Callable[[], None]
@@ -45,7 +50,6 @@ async def evaluate(
     Episodes lost to our machinery or to their task have no reward: they are left out, never counted
     as failures.
     """
-    done = {(row.task_id, row.sample) for row in journal.evals(evaluation.step, evaluation.split)}
 
     def finished(trajectory: Trajectory) -> None:
         on_episode()
@@ -63,5 +67,4 @@ async def evaluate(
             trajectory,
         )
 
-    tickets = [t for t in evaluation.tickets() if (t.task.id, t.sample) not in done]
-    await play_all(tickets, world, finished)
+    await play_all(evaluation.missing(journal), world, finished)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+from palestra.rl.config import RLConfig
 from palestra.rl.errors import UserError
 from palestra.rl.evaluate import Evaluation, evaluate
 from palestra.rl.step import Run, rl_step
@@ -28,17 +29,12 @@ async def train(
     each finished episode of that evaluation.
     """
     start = await resume(run)
-    if start == 0:
-        await evaluate_splits(0, run, heldout, on_eval)
+    await evaluate_splits(start, run, due(start, run.config, heldout), on_eval)
     for step in range(start + 1, run.config.steps + 1):
         ensure_space(run.checkpoints)
         on_step(step, await rl_step(step, run))
         prune(run.checkpoints, run.config.keep_checkpoints)
-        freq = run.config.eval.freq
-        if freq and step % freq == 0 and step < run.config.steps:
-            await evaluate_splits(step, run, dict(islice(heldout.items(), 1)), on_eval)
-    if run.config.steps:
-        await evaluate_splits(run.config.steps, run, heldout, on_eval)
+        await evaluate_splits(step, run, due(step, run.config, heldout), on_eval)
 
 
 async def resume(run: Run) -> int:
@@ -51,20 +47,36 @@ async def resume(run: Run) -> int:
     return step
 
 
+def due(
+    step: int, config: RLConfig, heldout: Mapping[str, Sequence[Task]]
+) -> Mapping[str, Sequence[Task]]:
+    """The splits to evaluate after ``step`` steps: all before and after the run, the first every
+    ``eval.freq`` steps."""
+    if step in (0, config.steps):
+        return heldout
+    freq = config.eval.freq
+    return dict(islice(heldout.items(), 1)) if freq and step % freq == 0 else {}
+
+
 async def evaluate_splits(
     step: int,
     run: Run,
     heldout: Mapping[str, Sequence[Task]],
     on_eval: Callable[[int, str, int], Callable[[], None]],
 ) -> None:
-    """Evaluate the same tasks of each split at every step; a random choice of ``limit`` tasks."""
+    """Evaluate the same tasks of each split at every step; a random choice of ``limit`` tasks.
+
+    Only what the journal lacks is played, so an evaluation that was cut off is completed.
+    """
     config = run.config.eval
     for split, tasks in heldout.items():
         rng = random.Random(f"{run.seed}/eval/{split}")
         chosen = rng.sample(list(tasks), min(config.limit, len(tasks)))
         evaluation = Evaluation(step=step, split=split, tasks=chosen, config=config, seed=run.seed)
-        on_episode = on_eval(step, split, len(chosen) * config.samples)
-        await evaluate(evaluation, run.world, run.journal, on_episode)
+        missing = len(evaluation.missing(run.journal))
+        if missing:
+            on_episode = on_eval(step, split, missing)
+            await evaluate(evaluation, run.world, run.journal, on_episode)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -302,11 +302,49 @@ def test_evaluation_before_after_and_between(make_run: MakeRun) -> None:
     assert solved[0] == solved[3], "the same policy, so the same result: seeds are fixed"
     again = make_run(steps=3, eval={"freq": 1, "limit": 2, "samples": 2})
     _, evaluated = run_loop(again, heldout)
-    assert evaluated == [(3, *split) for split in both], "done once, a run is not begun again"
+    assert evaluated == [], "done once, nothing is begun again"
     assert policy(again).asked == []
     # Evaluated episodes are never trained on.
     ids = {t.id for n in (1, 2, 3) for t in run.journal.trajectories(n)}
     assert not any("eval" in name for name in ids)
+
+
+def cut_off(run: Run, heldout: Mapping[str, list[Task]], at: int, episodes: int) -> None:
+    """The run dies in the evaluation after ``at`` steps, when ``episodes`` are done."""
+
+    def on_eval(number: int, split: str, _: int) -> Callable[[], None]:
+        return crash_after(episodes + 1) if number == at else lambda: None
+
+    with pytest.raises(ExceptionGroup) as raised:
+        asyncio.run(train(run, heldout, lambda *_: None, on_eval))
+    assert raised.group_contains(Crash)
+
+
+@pytest.mark.parametrize("save_freq", [1, 2])
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_an_evaluation_that_was_cut_off_is_completed_before_the_run_goes_on(
+    make_run: MakeRun, tmp_path: Path, at: int, save_freq: int
+) -> None:
+    settings = {"steps": 3, "save_freq": save_freq, "eval": {"freq": 1, "limit": 4, "samples": 2}}
+    whole = replace(
+        make_run(**settings),
+        journal=type(make_run().journal)(tmp_path / "whole.sqlite"),
+        checkpoints=tmp_path / "whole",
+    )
+    heldout = {"a": list(whole.tasks)}
+    run_loop(whole, heldout)
+
+    broken = make_run(**settings)
+    cut_off(broken, heldout, at, 3)
+    kept = broken.journal.evals(at, "a")
+    assert 3 <= len(kept) < 8
+    resumed = make_run(**settings)
+    _, evaluated = run_loop(resumed, heldout)
+    left = [(number, "a", 8) for number in range(at + 1, 4)]
+    assert evaluated == [(at, "a", 8 - len(kept)), *left]
+    assert resumed.journal.evals() == whole.journal.evals()
+    published = [what for name, what in trainer(resumed).calls if name == "publish"]
+    assert published == list(range(at - at % save_freq if at < 3 else 3, 4))
 
 
 def test_evaluation_in_between_without_held_out_tasks(make_run: MakeRun) -> None:
