@@ -1,0 +1,336 @@
+"""Kubernetes without a cluster: what is asked of one, and what its answers mean."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from palestra.sandbox import kubernetes_claims as claims
+from palestra.sandbox import kubernetes_cluster as cluster
+from palestra.sandbox import kubernetes_lease as leases
+from palestra.sandbox import kubernetes_pod as pods
+from palestra.sandbox import kubernetes_reaper as reaper
+from palestra.sandbox import kubernetes_status as status
+from palestra.sandbox.base import BoxSpec
+from palestra.sandbox.inbox import ORPHANED
+from palestra.sandbox.kubernetes_api import refused
+from palestra.sandbox.limits import Limits
+from palestra.sandbox.owner import Owner
+
+ROOT = Path(__file__).parents[2]
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+OWNER = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "name": "l", "uid": "u"}
+RESTRICTED_VOLUMES = {
+    *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim"),
+    *("projected", "secret"),
+}
+
+
+def plan(**settings: Any) -> pods.Plan:
+    spec = settings.pop("spec", BoxSpec(labels={"run": "tiny-0", "task": "a/b c"}))
+    return pods.Plan(spec, "docker.io/library/python@sha256:" + "0" * 64, **settings)
+
+
+def box(**settings: Any) -> dict[str, Any]:
+    return pods.pod("palestra-1", plan(**settings), owners=[OWNER], now=1000.0)
+
+
+def breaches(spec: Mapping[str, Any]) -> Iterator[str]:
+    """What the Pod Security level "restricted" (which holds "baseline") forbids in a Pod."""
+    for name in ("hostNetwork", "hostPID", "hostIPC"):
+        if spec.get(name):
+            yield name
+    for volume in spec.get("volumes", ()):
+        if not set(volume) - {"name"} <= RESTRICTED_VOLUMES:
+            yield f"volume {volume}"
+    whole = spec["securityContext"]
+    for one in [*spec["containers"], *spec.get("initContainers", ())]:
+        own = one["securityContext"]
+        if own.get("privileged") or own["allowPrivilegeEscalation"] is not False:
+            yield "privileges"
+        if own["capabilities"]["drop"] != ["ALL"] or own["capabilities"].get("add"):
+            yield "capabilities"
+        if not {**whole, **own}.get("runAsNonRoot") or {**whole, **own}.get("runAsUser") == 0:
+            yield "root"
+        profile = {**whole, **own}.get("seccompProfile", {}).get("type")
+        if profile not in ("RuntimeDefault", "Localhost"):
+            yield "seccomp"
+        if own.get("procMount", "Default") != "Default" or any(
+            "hostPort" in port for port in one.get("ports", ())
+        ):
+            yield "proc or ports"
+
+
+def test_a_box_meets_the_restricted_level_and_leaves_nothing_open() -> None:
+    spec = box()["spec"]
+    assert list(breaches(spec)) == []
+    assert spec["automountServiceAccountToken"] is spec["enableServiceLinks"] is False
+    assert (spec["restartPolicy"], spec["shareProcessNamespace"]) == ("Never", False)
+    assert (spec["dnsPolicy"], spec["dnsConfig"]) == ("None", {"nameservers": ["127.0.0.1"]})
+    [container] = spec["containers"]
+    assert container["env"] == [] and "ports" not in container
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["resources"]["requests"] == container["resources"]["limits"]
+    assert set(container["resources"]["limits"]) == {"cpu", "memory", "ephemeral-storage"}
+    assert container["stdin"] is container["stdinOnce"] is True
+
+
+def test_every_other_pod_of_ours_meets_it_too() -> None:
+    job = cluster.reaper("n", image="python")["spec"]["jobTemplate"]["spec"]
+    daemon = cluster.prepull("n", ["python", "b"])["spec"]
+    template = claims.template("t", plan())["spec"]["podTemplate"]
+    for owner in (job, daemon):
+        assert list(breaches(owner["template"]["spec"])) == []
+    assert list(breaches(template["spec"])) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "breach"),
+    [
+        ({"hostPID": True}, "hostPID"),
+        ({"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}, "volume"),
+        ({"securityContext": {"runAsNonRoot": True}}, "seccomp"),
+    ],
+)
+def test_the_check_of_the_level_sees_breaches(change: dict[str, Any], breach: str) -> None:
+    assert any(found.startswith(breach) for found in breaches({**box()["spec"], **change}))
+
+
+def test_folders_are_in_memory_and_leave_some() -> None:
+    memory = 1 << 30
+    spec = box(spec=BoxSpec(limits=Limits(memory=memory, tmp=1 << 20)))["spec"]
+    sizes = {one["name"]: int(one["emptyDir"]["sizeLimit"]) for one in spec["volumes"]}
+    assert all(one["emptyDir"]["medium"] == "Memory" for one in spec["volumes"])
+    assert sizes["tmp"] == 1 << 20 and sum(sizes.values()) < memory * 3 // 4
+    mounts = {one["name"]: one["mountPath"] for one in spec["containers"][0]["volumeMounts"]}
+    assert mounts == {"work": "/workspace", "tmp": "/tmp", "shm": "/dev/shm"}
+
+
+def test_no_two_boxes_share_a_user() -> None:
+    users = {pods.user(f"palestra-{number}") for number in range(1000)}
+    assert len(users) == 1000 and min(users) >= 1_000_000_000 and max(users) < 2**31 - 1
+    context = box()["spec"]["securityContext"]
+    assert {context[key] for key in ("runAsUser", "runAsGroup", "fsGroup")} == {
+        pods.user("palestra-1")
+    }
+
+
+def test_names_time_and_choices_arrive() -> None:
+    found = box(pull="missing", runtime="gvisor", account="box", priority="low", machine="aarch64")
+    spec = found["spec"]
+    assert found["metadata"]["ownerReferences"] == [OWNER]
+    assert found["metadata"]["labels"][pods.EXPIRES] == "4600"
+    assert spec["activeDeadlineSeconds"] > 3600
+    assert spec["containers"][0]["imagePullPolicy"] == "IfNotPresent"
+    assert box()["spec"]["containers"][0]["imagePullPolicy"] == "Never"
+    assert spec["containers"][0]["image"].endswith("@sha256:" + "0" * 64)
+    chosen = [spec[f"{name}Name"] for name in ("runtimeClass", "serviceAccount", "priorityClass")]
+    assert chosen == ["gvisor", "box", "low"]
+    assert spec["nodeSelector"]["kubernetes.io/arch"] == "arm64"
+    assert "runtimeClassName" not in box()["spec"]
+
+
+def test_any_label_can_be_told_and_selected_by() -> None:
+    labels = {"run": "tiny-0", "task": "a/b c", "é": "", "long": "x" * 100}
+    found = box(spec=BoxSpec(labels=labels))
+    assert pods.told(found) == labels
+    selectors = pods.selectors(labels)
+    assert selectors.items() <= found["metadata"]["labels"].items()
+    assert selectors["palestra.box/run"] == "tiny-0" and len(set(selectors)) == 4
+    assert all(len(value) <= 63 for value in selectors.values())
+    assert pods.selectors({"task": "a/b c"}) != pods.selectors({"task": "a/b_c"})
+
+
+def test_boxes_that_differ_do_not_stand_for_each_other() -> None:
+    other = [
+        plan(runtime="kata"),
+        plan(cpus=2.0),
+        plan(spec=BoxSpec(limits=Limits(pids=1))),
+        plan()._replace(image="b"),
+    ]
+    assert len({pods.shape(one) for one in [plan(), *other]}) == 5
+    assert pods.shape(plan()) == pods.shape(plan(spec=BoxSpec(labels={"run": "other"})))
+
+
+def answer(state: Mapping[str, Any] | None = None, **rest: Any) -> dict[str, Any]:
+    """A Pod as the API server shows it."""
+    statuses = [{"state": state}] if state is not None else []
+    metadata = {"name": "palestra-1", "uid": "u", **rest.pop("metadata", {})}
+    return {
+        "metadata": metadata,
+        "spec": rest.pop("spec", {"nodeName": "n"}),
+        "status": {"phase": "Pending", "containerStatuses": statuses, **rest},
+    }
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return answer({"waiting": {"reason": reason, "message": message}})
+
+
+@pytest.mark.parametrize(
+    ("found", "stage"),
+    [
+        (waiting("ErrImageNeverPull", "not present"), "image"),
+        (waiting("ImagePullBackOff", "Back-off pulling"), "image"),
+        (waiting("ImagePullBackOff", "429 toomanyrequests: limit"), "queue"),
+        (waiting("InvalidImageName"), "image"),
+        (waiting("CreateContainerConfigError", "runAsNonRoot"), "start"),
+        (waiting("RunContainerError", 'exec: "python3": executable file not found'), "image"),
+        (answer({"terminated": {"reason": "StartError", "message": "no python3"}}), None),
+        (
+            answer({"terminated": {"reason": "StartError", "message": "python3"}}, phase="Failed"),
+            "image",
+        ),
+        (answer({"terminated": {"reason": "Error", "message": ""}}, phase="Failed"), "start"),
+        (answer(phase="Failed", reason="UnexpectedAdmissionError"), "start"),
+        (answer(metadata={"deletionTimestamp": "t"}), "start"),
+        (waiting("ContainerCreating"), None),
+        (waiting("ErrImagePull", "a first try may be followed by a better one"), None),
+        (answer(spec={}), None),
+    ],
+)
+def test_what_keeps_a_box_from_starting(found: dict[str, Any], stage: str | None) -> None:
+    error = status.obstacle(found)
+    assert (error.stage if error else None) == stage
+
+
+def test_being_late_has_a_reason() -> None:
+    conditions = [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes: cpu"}]
+    unscheduled = status.late(answer(spec={}, conditions=conditions), [], 60.0)
+    assert unscheduled.stage == "schedule" and "0/1 nodes: cpu" in str(unscheduled)
+    events = [{"reason": "Scheduled"}, {"reason": "FailedMount", "message": "no volume"}]
+    stuck = status.late(waiting("ContainerCreating"), events, 60.0)
+    assert stuck.stage == "start" and "no volume" in str(stuck)
+    pulling = status.late(waiting("ContainerCreating"), [{"reason": "Pulling"}], 60.0)
+    assert pulling.stage == "image"
+
+
+@pytest.mark.parametrize(
+    ("found", "gone", "by_us", "oom"),
+    [
+        (None, True, True, False),
+        (answer(metadata={"uid": "another"}), True, True, False),
+        (answer(metadata={"deletionTimestamp": "t"}), True, True, False),
+        (answer(phase="Failed", reason="Evicted", message="The node was low on memory"), *"TTF"),
+        (answer(phase="Failed", reason="Evicted", message="emptyDir limit exceeds"), *"TFF"),
+        (answer(phase="Failed", reason="DeadlineExceeded"), *"TTF"),
+        (answer({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}), *"TFT"),
+        (answer({"terminated": {"exitCode": 137, "reason": "Error"}}), *"TFF"),
+        (answer({"terminated": {"exitCode": ORPHANED, "reason": "Error"}}), *"FFF"),
+    ],
+)
+def test_whose_doing_an_end_was(
+    found: dict[str, Any] | None, gone: object, by_us: object, oom: object
+) -> None:
+    fate = status.fate(found, "u")
+    assert fate is not None
+    told = [word in (True, "T") for word in (gone, by_us, oom)]
+    assert [fate.gone, fate.by_us, fate.oom] == told
+
+
+def test_a_running_box_has_no_fate() -> None:
+    assert status.fate(answer({"running": {}}, phase="Running"), "u") is None
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "stage"),
+    [
+        (403, 'pods "x" is forbidden: exceeded quota: boxes, used: pods=2', "quota"),
+        (403, "maximum memory usage per Container is 1Gi, but limit is 2Gi", "quota"),
+        (403, 'violates PodSecurity "restricted:latest": runAsNonRoot', "permission"),
+        (403, 'User "x" cannot create resource "pods"', "permission"),
+        (401, "Unauthorized", "permission"),
+        (404, 'namespaces "x" not found', "start"),
+        (429, "too many requests", "queue"),
+        (422, "spec.containers: Required value", "start"),
+    ],
+)
+def test_refusals_have_a_stage(code: int, message: str, stage: str) -> None:
+    for text in (json.dumps({"kind": "Status", "message": message}), message.encode()):
+        fault = refused(code, text)
+        assert (fault.stage, fault.status) == (stage, code) and message in str(fault)
+
+
+def test_a_driver_lives_while_it_renews_its_lease() -> None:
+    found = leases.lease("1", NOW)
+    assert leases.alive(found, NOW + timedelta(seconds=leases.STALE_S))
+    assert not leases.alive(found, NOW + timedelta(seconds=leases.STALE_S + 1))
+    dead = Owner(pid=Owner.me().pid, started=1, host=Owner.me().host)
+    found["spec"]["holderIdentity"] = str(dead)
+    assert not leases.alive(found, NOW), "its process is gone, which we can see on this machine"
+    found["spec"]["holderIdentity"] = "whatever"
+    assert leases.alive(found, NOW)
+
+
+def test_a_box_lives_while_one_of_its_drivers_does() -> None:
+    made = {"metadata": {"ownerReferences": [{"uid": "a"}, {"uid": "b"}]}}
+    assert leases.owned(made, ["b"]) and not leases.owned(made, ["c"])
+    assert leases.owned({"metadata": {}}, [])
+
+
+def test_the_reaper_waits_longer_than_a_lease_lasts() -> None:
+    found = leases.lease("1", datetime.now(UTC))
+    assert -leases.STALE_S <= reaper.silence(found) < 0
+    found = leases.lease("1", datetime.now(UTC) - timedelta(seconds=leases.STALE_S + 500))
+    assert reaper.silence(found) > reaper.GRACE_S
+
+
+def test_accounts_may_do_what_they_need_and_nothing_else() -> None:
+    roles = {one["metadata"]["name"]: one for one in cluster.access("n") if one["kind"] == "Role"}
+    assert {one["kind"] for one in cluster.access("n")} == {"ServiceAccount", "Role", "RoleBinding"}
+    allowed = {
+        (resource, verb)
+        for rule in roles[cluster.REAPER_ACCOUNT]["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert allowed == {("leases", "list"), ("leases", "delete")}
+    driver = json.dumps(roles[cluster.DRIVER_ACCOUNT])
+    assert "*" not in driver and "secrets" not in driver and "nodes" not in driver
+
+
+def test_policies_let_nothing_through() -> None:
+    policy = cluster.network_policy("n")["spec"]
+    assert (policy["podSelector"], policy["ingress"], policy["egress"]) == ({}, [], [])
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_the_manifests_of_the_folder_are_up_to_date() -> None:
+    pages = _maker().pages()
+    folder = ROOT / "deploy/k8s"
+    assert {path.name for path in folder.glob("*.yaml")} == set(pages)
+    assert {name: (folder / name).read_text() for name in pages} == pages, "run deploy/k8s/make.py"
+
+
+def test_claims_are_warm_offline_and_end() -> None:
+    template = claims.template("t", plan())["spec"]
+    assert template["networkPolicy"] == {"ingress": [], "egress": []}
+    assert template["networkPolicyManagement"] == "Managed"
+    assert template["envVarsInjectionPolicy"] == "Disallowed"
+    assert "activeDeadlineSeconds" not in template["podTemplate"]["spec"]
+    pool = claims.warm_pool("p", template="t", boxes=3)["spec"]
+    assert (pool["replicas"], pool["sandboxTemplateRef"]) == (3, {"name": "t"})
+    made = claims.claim("c", pool="p", labels={"run": "r"}, ends=0.0, owners=[OWNER])
+    assert made["apiVersion"] == "extensions.agents.x-k8s.io/v1beta1"
+    assert "env" not in made["spec"] and "volumeClaimTemplates" not in made["spec"]
+    assert made["spec"]["lifecycle"] == {
+        "shutdownPolicy": "Delete",
+        "shutdownTime": "1970-01-01T00:00:00Z",
+        "ttlSecondsAfterFinished": 60,
+    }
+    assert made["metadata"]["ownerReferences"] == [OWNER]
+
+
+def _maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make", ROOT / "deploy/k8s/make.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
