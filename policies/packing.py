@@ -22,7 +22,8 @@ class MicroBatch:
     prompt or one continuation of it, 0 is padding; ``parents`` is the segment of the token's prompt
     (its own in a prompt). Positions count from the beginning of the prompt. The other tensors have
     shape [N], one entry per token that carries a loss: ``source`` is the flat index of the hidden
-    state that predicts it (the token before it), ``target`` its id.
+    state that predicts it (the token before it), ``target`` its id, ``sample`` the index of its
+    sample in the list that was packed; the tokens of a sample keep their order.
     """
 
     token_ids: torch.Tensor
@@ -30,6 +31,7 @@ class MicroBatch:
     segments: torch.Tensor
     parents: torch.Tensor
     source: torch.Tensor
+    sample: torch.Tensor
     target: torch.Tensor
     policy: torch.Tensor
     logprobs: torch.Tensor
@@ -45,32 +47,32 @@ class MicroBatch:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Samples that begin with the same ``prompt``, of which no token carries a loss."""
+    """Samples and their indices that begin with the same ``prompt``; it carries no loss."""
 
     prompt: tuple[int, ...]
-    samples: tuple[Sample, ...]
+    samples: tuple[tuple[int, Sample], ...]
 
     @property
     def size(self) -> int:
         """Tokens in a row."""
         return len(self.prompt) + sum(
-            len(sample.token_ids) - len(self.prompt) for sample in self.samples
+            len(sample.token_ids) - len(self.prompt) for _, sample in self.samples
         )
 
 
 def families(samples: Sequence[Sample], row_tokens: int) -> list[Family]:
     """Samples by prompt, each family within ``row_tokens`` (or as long as its longest sample);
     samples without a token to learn from are left out."""
-    by_prompt: dict[tuple[int, ...], list[Sample]] = {}
-    for sample in samples:
+    by_prompt: dict[tuple[int, ...], list[tuple[int, Sample]]] = {}
+    for index, sample in enumerate(samples):
         learned = next(_learned(sample), None)
         if learned is not None:
-            by_prompt.setdefault(sample.token_ids[:learned], []).append(sample)
+            by_prompt.setdefault(sample.token_ids[:learned], []).append((index, sample))
     return [
         Family(prompt, tuple(members[i] for i in row))
         for prompt, members in by_prompt.items()
         for row in rows_of(
-            [len(sample.token_ids) - len(prompt) for sample in members], row_tokens - len(prompt)
+            [len(sample.token_ids) - len(prompt) for _, sample in members], row_tokens - len(prompt)
         )
     ]
 
@@ -130,18 +132,19 @@ class _Row:
         self.positions: list[int] = []
         self.segments: list[int] = []
         self.parents: list[int] = []
-        self.learned: list[tuple[int, Sample, int]] = []
+        self.learned: list[tuple[int, int, Sample, int]] = []
         segment = 0
         for family in families:
             parent = segment = segment + 1
             self._append(family.prompt, 0, segment, parent)
             split, end = len(family.prompt), len(self.ids) - 1
-            for sample in family.samples:
+            for index, sample in family.samples:
                 segment += 1
                 start = len(self.ids) - split
                 self._append(sample.token_ids[split:], split, segment, parent)
                 self.learned += [
-                    (end if t == split else start + t - 1, sample, t) for t in _learned(sample)
+                    (end if t == split else start + t - 1, index, sample, t)
+                    for t in _learned(sample)
                 ]
 
     def _append(self, ids: Sequence[int], position: int, segment: int, parent: int) -> None:
@@ -154,29 +157,30 @@ class _Row:
 def _to_tensors(families_R: Sequence[Sequence[Family]], width: int) -> MicroBatch:
     rows = [_Row(families) for families in families_R]
     learned = [
-        (r * width + source, sample, t)
+        (r * width + source, index, sample, t)
         for r, row in enumerate(rows)
-        for source, sample, t in row.learned
+        for source, index, sample, t in row.learned
     ]
 
     def padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
         return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=torch.long)
 
-    def numbers(values: Iterable[float]) -> torch.Tensor:
-        return torch.tensor(list(values), dtype=torch.float32)
+    def column(values: Iterable[float], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.tensor(list(values), dtype=dtype)
 
     return MicroBatch(
         token_ids=padded([row.ids for row in rows]),
         positions=padded([row.positions for row in rows]),
         segments=padded([row.segments for row in rows]),
         parents=padded([row.parents for row in rows]),
-        source=torch.tensor([source for source, _, _ in learned], dtype=torch.long),
-        target=torch.tensor([sample.token_ids[t] for _, sample, t in learned], dtype=torch.long),
-        policy=torch.tensor([sample.loss_mask[t] for _, sample, t in learned], dtype=torch.bool),
-        logprobs=numbers(sample.logprobs[t] for _, sample, t in learned),
-        advantages=numbers(sample.advantages[t] for _, sample, t in learned),
-        ptx=numbers(sample.ptx[t] for _, sample, t in learned),
-        temperature=numbers(sample.temperature for _, sample, _ in learned),
+        source=column((source for source, _, _, _ in learned), torch.long),
+        sample=column((index for _, index, _, _ in learned), torch.long),
+        target=column((sample.token_ids[t] for _, _, sample, t in learned), torch.long),
+        policy=column((sample.loss_mask[t] for _, _, sample, t in learned), torch.bool),
+        logprobs=column(sample.logprobs[t] for _, _, sample, t in learned),
+        advantages=column(sample.advantages[t] for _, _, sample, t in learned),
+        ptx=column(sample.ptx[t] for _, _, sample, t in learned),
+        temperature=column(sample.temperature for _, _, sample, _ in learned),
     )
 
 

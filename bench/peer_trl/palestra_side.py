@@ -39,7 +39,7 @@ from palestra.rl.types import (
     Turn,
 )
 
-PROBES = 8
+PROBES = 4
 """As in ``deploy.run``."""
 
 

@@ -58,6 +58,7 @@ def test_every_loss_token_appears_once_with_its_own_signals_and_sees_its_own_beg
 ) -> None:
     expected = [
         (
+            n,
             s.token_ids[: t + 1],
             s.loss_mask[t],
             s.logprobs[t],
@@ -65,7 +66,7 @@ def test_every_loss_token_appears_once_with_its_own_signals_and_sees_its_own_beg
             s.ptx[t],
             s.temperature,
         )
-        for s in samples(sizes, prompt)
+        for n, s in enumerate(samples(sizes, prompt))
         for t in learned(s)
     ]
     found = []
@@ -74,8 +75,9 @@ def test_every_loss_token_appears_once_with_its_own_signals_and_sees_its_own_beg
         rows, width = batch.token_ids.shape
         seen = attention_mask(batch.segments, batch.parents).reshape(rows * width, width)
         rest = (batch.policy, batch.logprobs, batch.advantages, batch.ptx, batch.temperature)
-        for source, target, *signals in zip(
+        for source, index, target, *signals in zip(
             batch.source.tolist(),
+            batch.sample.tolist(),
             batch.target.tolist(),
             *(tensor.tolist() for tensor in rest),
             strict=True,
@@ -83,7 +85,7 @@ def test_every_loss_token_appears_once_with_its_own_signals_and_sees_its_own_beg
             visible = seen[source].nonzero()[:, 0] + source // width * width
             assert places[visible].tolist() == list(range(len(visible)))
             # All that the model may see, then the token: the sample's own beginning.
-            found.append(((*ids[visible].tolist(), target), *signals))
+            found.append((index, (*ids[visible].tolist(), target), *signals))
     assert sorted(found) == sorted(expected)
 
 
