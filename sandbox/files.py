@@ -122,9 +122,9 @@ def _read(parent: int, name: str, path: str, max_bytes: int) -> bytes:
 
 
 def _give(fd: int, root: Path) -> None:
-    """What we make in a box belongs to whom the box belongs to."""
+    """What root makes in a box belongs to whom the box belongs to; others cannot give away."""
     owner = root.stat()
-    if owner.st_uid != os.geteuid():
+    if os.geteuid() == 0 != owner.st_uid:
         os.fchown(fd, owner.st_uid, owner.st_gid)
 
 

@@ -127,21 +127,22 @@ class Pods:
             raise TransportError(f"kubernetes: {name}: {fault}") from fault
 
     async def removed(self, name: str, uid: str = "") -> None:
-        """Remove the Pod of that name, if it is the one of that uid where one is given, see it go,
-        and bury its driver if that is dead; raises ``TransportError``."""
+        """Order the removal of the Pod of that name, if it is the one of that uid where one is
+        given, and bury its driver if that is dead; raises ``TransportError``.
+
+        Its processes end within a second or two. The Pod is listed as terminating, and counts in
+        quotas, until its node has cleaned up, which nobody should wait for.
+        """
         found = await self.found(name)
         if found is None or (uid and status.uid(found) != uid):
             return
-        known, until, turn = found, time.monotonic() + _GONE_S, _TURN_S
-        await self._delete(known, 1)
-        while found is not None and status.uid(found) == status.uid(known):
-            if time.monotonic() > until:
-                # Its node does not answer: the box ends itself, or with that node.
-                await self._delete(known, 0)
-            await asyncio.sleep(turn)
-            turn = min(turn * 1.3, _SLOW_TURN_S)
-            found = await self.found(name)
-        await self._api.run(partial(self._buried, known))
+        body = {**_grace(1), "preconditions": {"uid": status.uid(found)}}
+        try:
+            await self._api.call("DELETE", f"pods/{name}", body)
+        except ApiFault as fault:
+            if fault.status not in (404, 409):
+                raise TransportError(f"kubernetes: {name}: {fault}") from fault
+        await self._api.run(partial(self._buried, found))
 
     def listed(self, labels: Mapping[str, str]) -> Sequence[Found]:
         """The boxes that carry all of ``labels``; blocks. Raises ``ApiFault``."""
@@ -162,15 +163,6 @@ class Pods:
             if "deletionTimestamp" not in pod["metadata"]
             and labels.items() <= pods.told(pod).items()
         ]
-
-    async def _delete(self, pod: Mapping[str, Any], seconds: int) -> None:
-        name = status.name(pod)
-        body = {**_grace(seconds), "preconditions": {"uid": status.uid(pod)}}
-        try:
-            await self._api.call("DELETE", f"pods/{name}", body)
-        except ApiFault as fault:
-            if fault.status not in (404, 409):
-                raise TransportError(f"kubernetes: {name}: {fault}") from fault
 
     def _buried(self, pod: Mapping[str, Any]) -> None:
         for one in pod["metadata"].get("ownerReferences", ()):
