@@ -20,6 +20,7 @@ from torch import nn
 from palestra.policies.config import LearnerConfig
 from palestra.policies.logprobs import token_logprobs
 from palestra.policies.packing import MicroBatch, attention_mask, micro_batches
+from palestra.policies.replacing import replace_folder
 from palestra.rl.errors import CheckpointError, UserError
 from palestra.rl.types import Batch, Sample
 
@@ -226,8 +227,7 @@ class DeepSpeedLearner:
             self.export(str(partial))
             self.engine.save_checkpoint(str(partial), tag="native")
             (partial / "learner.json").write_text(json.dumps({"steps": self.steps}))
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
+            replace_folder(partial, target)
         except (OSError, RuntimeError, SafetensorError) as error:
             # RuntimeError is what torch.save says when the disk is full.
             shutil.rmtree(partial, ignore_errors=True)

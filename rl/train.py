@@ -39,6 +39,7 @@ async def train(
 
 async def resume(run: Run) -> int:
     """Load the last complete checkpoint, give its weights to the engine; its step, or 0."""
+    restore(run.checkpoints)
     last = last_checkpoint(run.checkpoints)
     step = step_of(last) if last else 0
     if last:
@@ -94,6 +95,17 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint, if any."""
     found = checkpoints(folder)
     return found[-1] if found else None
+
+
+def restore(folder: Path) -> None:
+    """Finish what a crash left of replacing a checkpoint: ``step-N.old`` is the previous one, and
+    gets its name back when there is no new one."""
+    for old in folder.glob("step-*.old"):
+        checkpoint = old.with_suffix("")
+        if checkpoint.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(checkpoint)
 
 
 def prune(folder: Path, keep: int) -> None:

@@ -282,6 +282,16 @@ def test_the_loop_goes_on_from_the_last_checkpoint(make_run: MakeRun) -> None:
     assert [number for number, _ in second.journal.steps()] == [1, 2, 3, 4]
 
 
+def test_a_run_goes_on_from_a_checkpoint_that_was_being_replaced(make_run: MakeRun) -> None:
+    first = make_run(steps=2)
+    run_loop(first)
+    last = first.checkpoints / "step-2"
+    last.rename(last.with_name("step-2.old"))
+    second = make_run(steps=3)
+    assert run_loop(second)[0] == [3]
+    assert names(second)[0] == ("load", str(last))
+
+
 def test_evaluation_before_after_and_between(make_run: MakeRun) -> None:
     run = make_run(steps=3, eval={"freq": 1, "limit": 2, "samples": 2})
     heldout = {"a": list(run.tasks), "b": list(run.tasks[:1])}

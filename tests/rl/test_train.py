@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from palestra.rl.errors import UserError
-from palestra.rl.train import checkpoints, ensure_space, last_checkpoint, prune, step_of
+from palestra.rl.train import checkpoints, ensure_space, last_checkpoint, prune, restore, step_of
 
 
 class Usage(NamedTuple):
@@ -45,6 +45,18 @@ def test_pruning_keeps_the_newest_and_removes_half_written_ones(
     assert "step-11.partial" not in names
     assert {"step-x", "notes"} <= names, "what is not ours stays"
     assert (folder / "step-10" / "native" / "state").is_file()
+
+
+def test_a_checkpoint_that_was_being_replaced_gets_its_name_back(folder: Path) -> None:
+    (folder / "step-10").rename(folder / "step-10.old")
+    (folder / "step-9.old").mkdir()
+    assert [step_of(p) for p in checkpoints(folder)] == [2, 9]
+    for _ in range(2):
+        restore(folder)
+        assert [step_of(p) for p in checkpoints(folder)] == [2, 9, 10]
+    assert (folder / "step-10" / "native" / "state").is_file()
+    assert (folder / "step-9" / "native" / "state").is_file()
+    assert not list(folder.glob("*.old"))
 
 
 @pytest.mark.parametrize(("free", "fits"), [(1999, False), (2000, True), (0, False)])
