@@ -195,6 +195,12 @@ def test_a_task_that_cannot_be_played_is_left_out_and_counted(make_run: MakeRun)
     assert trainer(again).batches == trainer(run).batches
 
 
+def test_a_step_goes_on_with_the_one_task_that_can_be_played(make_run: MakeRun) -> None:
+    run = with_bad(make_run(count=3), "t0", "t1")
+    assert step(1, run)["task/failure_frac"] == pytest.approx(2 / 3)
+    assert trainer(run).batches[0].samples
+
+
 def test_one_bad_task_alone_in_its_step_does_not_end_the_run(make_run: MakeRun) -> None:
     run = with_bad(make_run(count=2, train_batch_size=1), "t0", "t1")
     assert step(1, run)["task/failure_frac"] == 1.0
