@@ -278,11 +278,12 @@ def _fate(api: Any, ident: str) -> Fate:
             api.wait(ident, timeout=_END_S)
         except OSError:  # a timeout of requests, which is no TimeoutError
             return Fate(gone=False)
-    filters = {"container": ident, "event": list(_ASKED_FOR)}
+    filters = {"container": ident, "event": ["oom", *_ASKED_FOR]}
     now = int(time.time())
-    asked = [
-        event["Action"]
-        for event in api.events(since=now - 3600, until=now + 1, filters=filters, decode=True)
-    ]
-    text = f"removed from outside ({asked[0]})" if asked else "its supervisor ended"
-    return Fate(gone=True, by_us=bool(asked), text=text)
+    events = api.events(since=now - 3600, until=now + 1, filters=filters, decode=True)
+    actions = [event["Action"] for event in events]
+    asked = [action for action in actions if action in _ASKED_FOR]
+    if asked:
+        return Fate(gone=True, by_us=True, text=f"removed from outside ({asked[0]})")
+    # Commands cannot reach the supervisor; a box that has run out of memory can.
+    return Fate(gone=True, oom="oom" in actions, text="its supervisor ended")
