@@ -145,7 +145,8 @@ class Link:
         try:
             for at in range(0, len(request), CHUNK):
                 await self._send(number, DATA, request[at : at + CHUNK])
-            status = await pending.ended
+            # Or our cancellation would be taken for the end of the work.
+            status = await asyncio.shield(pending.ended)
         except asyncio.CancelledError:
             await completed(self._cancel(number, pending))
             raise
@@ -192,8 +193,6 @@ class Link:
         await asyncio.wait([pending.ended], timeout=_CANCEL_S)
         if not pending.ended.done():
             self._end(LinkLost("the supervisor does not answer"))
-        elif not pending.ended.cancelled():
-            pending.ended.exception()
 
     async def _pump(self) -> None:
         buffer = bytearray()
