@@ -9,6 +9,23 @@ from pydantic import Field
 from palestra.rl.settings import Settings
 
 
+class DockerConfig(Settings):
+    """Which Docker daemon, and how much of it."""
+
+    host: str = ""
+    """Address of the daemon; empty: `DOCKER_HOST`, or the usual socket."""
+    cpus: float = Field(default=1.0, gt=0)
+    """Processors that one box may use."""
+    runtime: str = ""
+    """OCI runtime of the boxes, such as `runsc`; empty: the daemon's own."""
+    workers: int = Field(default=16, ge=1)
+    """Calls of the daemon that run at once, such as boxes being made."""
+    pulls: int = Field(default=2, ge=1)
+    """Images that are pulled at once."""
+    pull_s: float = Field(default=600.0, gt=0)
+    """Seconds that an image has to arrive, waiting for others included."""
+
+
 class KubernetesConfig(Settings):
     """Which cluster, and where in it; an empty value leaves the choice to the cluster."""
 
@@ -26,7 +43,9 @@ class KubernetesConfig(Settings):
     priority: str = ""
     """PriorityClass of the boxes."""
     cpus: float = Field(default=1.0, gt=0)
-    """Processors of one box."""
+    """Processors that one box may use."""
+    reserve: float = Field(default=1.0, ge=0, le=1)
+    """Share of them that its node keeps for it alone; less puts more boxes on a node."""
     machine: str = ""
     """Architecture of the nodes, `x86_64` or `aarch64`; empty: that of the driver."""
     schedule_s: float = Field(default=120.0, gt=0)
@@ -54,5 +73,7 @@ class SandboxConfig(Settings):
     check_s: float = Field(default=2.0, gt=0)
     """Processor seconds of one check before it counts as failed; functions that take microseconds
     deserve less, because a candidate that loops for ever uses it up."""
+    docker: DockerConfig = DockerConfig()
+    """For `backend = "docker"`."""
     kubernetes: KubernetesConfig = KubernetesConfig()
     """For `backend = "kubernetes"`."""

@@ -6,11 +6,11 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 from palestra.rl.errors import PalestraError
 from palestra.sandbox import docker_settings as settings
@@ -18,17 +18,15 @@ from palestra.sandbox.base import (
     Box,
     BoxSpec,
     CreateError,
-    Found,
-    TransportError,
     box_name,
     completed,
     opening,
 )
-from palestra.sandbox.docker_daemon import Attached, Daemon, DaemonFault, hijacked
+from palestra.sandbox.docker_daemon import Attached, DaemonFault, hijacked
 from palestra.sandbox.docker_images import Images
+from palestra.sandbox.docker_keeper import DockerKeeper, removed
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.link import Link, LinkLost
-from palestra.sandbox.owner import Owner
 from palestra.sandbox.probe import LIMITS, probe
 from palestra.sandbox.remote import Fate, RemoteBox, configuration
 
@@ -39,15 +37,15 @@ _ORPHAN_S = 60.0
 _ASKED_FOR = ("kill", "stop", "restart", "pause")
 _PROBED: dict[tuple[str, ...], frozenset[str]] = {}
 _PROBING = threading.Lock()
-_T = TypeVar("_T")
 
 
-class Docker:
+class Docker(DockerKeeper):
     """Makes boxes on the Docker daemon at ``host`` (empty: ``DOCKER_HOST``, or the usual socket).
 
     ``image`` is for boxes that name none, ``limits`` for those opened without a ``BoxSpec``;
     ``cpus`` is the share of processors of one box, ``runtime`` another OCI runtime such as
-    ``runsc``. Images are pulled only with ``pull="missing"``; ``mirrors`` say from where.
+    ``runsc``. Images are pulled only with ``pull="missing"``, ``pulls`` at once and each within
+    ``pull_s`` seconds; ``mirrors`` say from where. ``workers`` calls of the daemon run at once.
     Construction makes a box, once per process, to see what holds. Raises ``CreateError``.
 
     Example: ``async with Docker(image="python:3.12-slim").open() as box: await box.exec("id")``
@@ -66,12 +64,11 @@ class Docker:
         pull: Literal["never", "missing"] = "never",
         mirrors: Mapping[str, str] | None = None,
         workers: int = 16,
+        pulls: int = 2,
+        pull_s: float = 600.0,
     ) -> None:
-        try:
-            self._daemon = Daemon(host, workers=workers)
-        except DaemonFault as fault:
-            raise CreateError(fault.stage, str(fault)) from fault
-        self._images = Images(self._daemon, pull=pull, mirrors=mirrors)
+        super().__init__(host, workers=workers)
+        self._images = Images(self.daemon, pull=pull, mirrors=mirrors, at_once=pulls, pull_s=pull_s)
         self._image = image
         self._limits = limits or Limits()
         self._cpus = cpus
@@ -89,7 +86,7 @@ class Docker:
         name = box_name(spec)
         image = await self._images.pinned(spec.image or self._image)
         plan = settings.Plan(spec, image, self._cpus, self._runtime)
-        job = self._daemon.submit(partial(_made, name=name, plan=plan))
+        job = self.daemon.submit(partial(_made, name=name, plan=plan))
         try:
             async with asyncio.timeout(_READY_S):
                 made = await asyncio.shield(asyncio.wrap_future(job))
@@ -111,20 +108,6 @@ class Docker:
             remove=partial(self.remove, made.id),
         )
 
-    async def list(self, labels: Mapping[str, str]) -> Sequence[Found]:
-        """The boxes on this daemon that carry all of ``labels``; raises ``TransportError``."""
-        return await self._told(partial(_listed, labels=labels))
-
-    async def remove(self, name: str) -> None:
-        """Remove a box and its volumes; harmless when it is gone. Raises ``TransportError``."""
-        await self._told(partial(_removed, ident=name))
-
-    async def _told(self, work: Callable[[Any], _T]) -> _T:
-        try:
-            return await self._daemon.call(work)
-        except DaemonFault as fault:
-            raise TransportError(f"docker: {fault}") from fault
-
     async def _settle(self, job: Future[_Made]) -> None:
         """Wait for a box that nobody wants any more, and undo what was made for it."""
         if job.cancel():
@@ -139,7 +122,7 @@ class Docker:
         # Adopted, a box has another supervisor too; the one of this connection goes with it.
         orphan_s = 0.0 if not made.ours else spec.ttl if spec.key else _ORPHAN_S
         channel = await Attached.over(made.connection)
-        config = configuration(spec, machine=self._daemon.machine, ttl=spec.ttl, orphan_s=orphan_s)
+        config = configuration(spec, machine=self.daemon.machine, ttl=spec.ttl, orphan_s=orphan_s)
         try:
             return await Link.opened(channel, config)
         except LinkLost as lost:
@@ -149,11 +132,11 @@ class Docker:
             raise CreateError("start", str(lost)) from lost
 
     async def _inquire(self, ident: str) -> Fate:
-        return await self._told(partial(_fate, ident=ident))
+        return await self.told(partial(_fate, ident=ident))
 
     async def _probed(self) -> frozenset[str]:
         image = await self._images.pinned(self._image)
-        key = (self._daemon.host, image.id, self._runtime)
+        key = (self.daemon.host, image.id, self._runtime)
         with _PROBING:
             if key not in _PROBED:
                 async with self.open(BoxSpec(limits=LIMITS, ttl=120.0)) as box:
@@ -200,7 +183,7 @@ def _started(api: Any, answer: Mapping[str, Any]) -> _Made:
         connection = hijacked(api.attach_socket(ident, params=streams))
         api.start(ident)
     except BaseException:
-        _removed(api, ident)
+        removed(api, ident)
         raise
     return _Made(ident, connection, ours=True)
 
@@ -225,48 +208,6 @@ def _adopted(api: Any, name: str, plan: settings.Plan) -> _Made | None:
             raise
         return None
     return _Made(ident, connection, ours=False)
-
-
-def _removed(api: Any, ident: str) -> None:
-    from docker.errors import APIError, NotFound
-
-    with suppress(NotFound):
-        try:
-            api.remove_container(ident, v=True, force=True)
-        except APIError as error:
-            if error.status_code != 409:
-                raise
-            api.wait(ident, timeout=_READY_S, condition="removed")  # by somebody else
-
-
-def _listed(api: Any, labels: Mapping[str, str]) -> list[Found]:
-    wanted = [settings.BOX, *(f"{settings.LABEL}{name}={labels[name]}" for name in labels)]
-    now = time.time()
-    return [
-        Found(
-            name=entry["Names"][0].lstrip("/"),
-            labels=settings.told(entry["Labels"]),
-            age_s=now - entry["Created"],
-            owner_alive=_owned(api, entry),
-            expired=now >= float(entry["Labels"].get(settings.EXPIRES, "inf")),
-        )
-        for entry in api.containers(all=True, filters={"label": wanted})
-        if entry["State"] not in ("removing", "dead") and entry["Names"]
-    ]
-
-
-def _owned(api: Any, entry: Mapping[str, Any]) -> bool:
-    """Whether the driver may live. Labels cannot be changed, so who adopted the box is not in them:
-    but its connection runs in the box."""
-    from docker.errors import NotFound
-
-    try:
-        if Owner.parse(entry["Labels"].get(settings.OWNER, "")).alive:
-            return True
-        jobs = api.inspect_container(entry["Id"]).get("ExecIDs") or ()
-        return any(api.exec_inspect(job)["Running"] for job in jobs)
-    except (ValueError, NotFound):
-        return True
 
 
 def _fate(api: Any, ident: str) -> Fate:

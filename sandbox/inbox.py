@@ -31,6 +31,7 @@ from palestra.sandbox.inbox_processes import (
     check,
     children,
     hide,
+    kill,
     kill_user,
     oom_kills,
     survivors,
@@ -56,6 +57,7 @@ ORPHANED = 75
 _SUBREAPER = 36
 _FREEZE_S = 3.0
 _BACKSTOP_S = 10
+_SWEEPS = 50
 
 
 def main(config: Config, load: Callable[[], None]) -> None:
@@ -191,14 +193,28 @@ class Supervisor:
         _, status = os.waitpid(run.pid, 0)
         if status:
             # It cannot have ended its command: what that started is ours now.
-            kill_user(self._config["user"][0])
+            self._end_strays()
             status |= OOM if oom_kills() > run.oom_kills else 0
         self._reap()
         self.say(run.number, END, status.to_bytes(4, "big"))
 
+    def _end_strays(self) -> None:
+        """Kill what no process of ours works on; at last, with those, all that commands run."""
+        for _ in range(_SWEEPS):
+            strays = self._strays()
+            if not strays:
+                return
+            kill([*strays])
+            time.sleep(0.002)
+            self._reap()
+        kill_user(self._config["user"][0])
+
+    def _strays(self) -> set[int]:
+        return set(children()) - {run.pid for run in self._runs.values()}
+
     def _reap(self) -> None:
         """Wait for orphans that are children of ours, and for nothing else."""
-        for pid in set(children()) - {run.pid for run in self._runs.values()}:
+        for pid in self._strays():
             try:
                 os.waitpid(pid, os.WNOHANG)
             except ChildProcessError:

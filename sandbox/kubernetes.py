@@ -44,12 +44,13 @@ _PROBING = threading.Lock()
 class Kubernetes:
     """Makes boxes in one namespace of a cluster; see ``kubernetes_api.Api`` for how it is found.
 
-    ``image`` is for boxes that name none, ``limits`` for those opened without a ``BoxSpec``;
-    ``cpus`` is what one box gets of processors, ``runtime`` a RuntimeClass such as ``gvisor``,
-    ``account`` a service account, ``priority`` a PriorityClass, ``machine`` the architecture of the
-    nodes. Nodes pull images only with ``pull="missing"``; ``mirrors`` say from where. A box waits
-    ``schedule_s`` seconds for a node and ``start_s`` more for its image and its start.
-    Construction makes a box, once per process, to see what holds. Raises ``CreateError``.
+    ``image`` is for boxes that name none, ``limits`` for those opened without a ``BoxSpec``.
+    ``cpus`` is what one box may use of processors and ``reserve`` the share of that which is kept
+    for it (1: all), ``runtime`` a RuntimeClass such as ``gvisor``, ``account`` a service account,
+    ``priority`` a PriorityClass, ``machine`` the architecture of the nodes. Nodes pull images only
+    with ``pull="missing"``; ``mirrors`` say from where. A box waits ``schedule_s`` seconds for a
+    node and ``start_s`` more for its image and its start. Construction makes a box, once per
+    process, to see what holds. Raises ``CreateError``.
 
     Example: ``async with Kubernetes(image="python:3.12-slim").open() as box: ...``
     """
@@ -65,6 +66,7 @@ class Kubernetes:
         kubeconfig: str = "",
         context: str = "",
         cpus: float = 1.0,
+        reserve: float = 1.0,
         runtime: str = "",
         account: str = "",
         priority: str = "",
@@ -85,7 +87,7 @@ class Kubernetes:
         self._image = image
         self._mirrors = dict(mirrors or {})
         self._limits = limits or Limits()
-        self._cpus = cpus
+        self._amounts = {"cpus": cpus, "reserve": reserve}
         self._pull = pull
         self._places = {"runtime": runtime, "account": account, "priority": priority}
         self._machine = machine or platform.machine()
@@ -117,7 +119,8 @@ class Kubernetes:
             spec,
             link,
             inquire=partial(self._inquire, made, stream),
-            remove=partial(self._pods.removed, name, made.uid),
+            # Without a key, the box has ended itself when its connection did.
+            remove=partial(self._pods.removed, name, made.uid, wait=bool(spec.key)),
         )
 
     async def list(self, labels: Mapping[str, str]) -> Sequence[Found]:
@@ -142,8 +145,8 @@ class Kubernetes:
             spec,
             full_name(mirrored(image, self._mirrors)),
             pull=self._pull,
-            cpus=self._cpus,
             machine=self._machine,
+            **self._amounts,
             **self._places,
         )
 

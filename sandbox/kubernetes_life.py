@@ -20,6 +20,7 @@ from palestra.sandbox.kubernetes_api import Api, ApiFault
 from palestra.sandbox.remote import Fate
 
 _END_S = 8.0
+_DEAD_S = 30.0
 _GONE_S = 60.0
 _TURN_S, _SLOW_TURN_S = 0.05, 1.0
 
@@ -126,12 +127,13 @@ class Pods:
                 return None
             raise TransportError(f"kubernetes: {name}: {fault}") from fault
 
-    async def removed(self, name: str, uid: str = "") -> None:
-        """Order the removal of the Pod of that name, if it is the one of that uid where one is
-        given, and bury its driver if that is dead; raises ``TransportError``.
+    async def removed(self, name: str, uid: str = "", *, wait: bool = True) -> None:
+        """Remove the Pod of that name, if it is the one of that uid where one is given, and bury
+        its driver if that is dead; raises ``TransportError``.
 
-        Its processes end within a second or two. The Pod is listed as terminating, and counts in
-        quotas, until its node has cleaned up, which nobody should wait for.
+        With ``wait``, until its processes have ended, for 30 s at most: without an answer from the
+        node they end with it. The Pod itself is terminating, and counts in quotas, until the node
+        has cleaned up, which nobody should wait for.
         """
         found = await self.found(name)
         if found is None or (uid and status.uid(found) != uid):
@@ -143,6 +145,12 @@ class Pods:
             if fault.status not in (404, 409):
                 raise TransportError(f"kubernetes: {name}: {fault}") from fault
         await self._api.run(partial(self._buried, found))
+        until, ident = time.monotonic() + _DEAD_S, status.uid(found)
+        while wait and time.monotonic() < until:
+            left = await self.found(name)
+            if left is None or status.uid(left) != ident or status.ended(left):
+                return
+            await asyncio.sleep(4 * _TURN_S)
 
     def listed(self, labels: Mapping[str, str]) -> Sequence[Found]:
         """The boxes that carry all of ``labels``; blocks. Raises ``ApiFault``."""

@@ -33,14 +33,16 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
 class Plan(NamedTuple):
-    """What a Pod is made of. ``image`` is its full name, ``cpus`` a number of processors,
-    ``machine`` the architecture of the node; ``runtime`` (a RuntimeClass), ``account`` (a service
-    account, whose token the box never gets) and ``priority`` (a PriorityClass) may be empty."""
+    """What a Pod is made of. ``image`` is its full name, ``cpus`` a number of processors
+    and ``reserve`` the share of them that is kept for it alone, ``machine`` the architecture of the
+    node; ``runtime`` (a RuntimeClass), ``account`` (a service account, whose token the box never
+    gets) and ``priority`` (a PriorityClass) may be empty."""
 
     spec: BoxSpec
     image: str
     pull: str = "never"
     cpus: float = 1.0
+    reserve: float = 1.0
     machine: str = "x86_64"
     runtime: str = ""
     account: str = ""
@@ -122,13 +124,15 @@ def pod_spec(name: str, plan: Plan) -> dict[str, Any]:
 
 
 def container(plan: Plan) -> dict[str, Any]:
-    """The only container. Requests equal limits, so that no box lives off its neighbours."""
-    resources = {
+    """The only container. What it may use is reserved for it, so that no box lives off its
+    neighbours, but for processors where they are shared on purpose."""
+    limits = {
         "cpu": f"{round(plan.cpus * 1000)}m",
         "memory": str(plan.spec.limits.memory),
         # All that it can write to the node's disk is what its supervisor says, which is logged.
         "ephemeral-storage": str(_LOGS),
     }
+    requests = {**limits, "cpu": f"{max(1, round(plan.cpus * plan.reserve * 1000))}m"}
     return {
         "name": CONTAINER,
         "image": plan.image,
@@ -141,7 +145,7 @@ def container(plan: Plan) -> dict[str, Any]:
         # The end of our connection is the end of its input: it learns at once that we are gone.
         "stdinOnce": True,
         "tty": False,
-        "resources": {"requests": resources, "limits": resources},
+        "resources": {"requests": requests, "limits": limits},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},

@@ -36,6 +36,11 @@ def running(found: Mapping[str, Any]) -> bool:
     return "running" in _state(found) and not leaving(found)
 
 
+def ended(found: Mapping[str, Any]) -> bool:
+    """Whether nothing of a Pod that is being removed runs, or ever will."""
+    return "terminated" in _state(found) or not scheduled(found)
+
+
 def scheduled(found: Mapping[str, Any]) -> bool:
     """Whether a Pod has a node."""
     return bool(found["spec"].get("nodeName"))

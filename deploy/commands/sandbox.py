@@ -55,6 +55,10 @@ def _options(name: str, args: Namespace) -> Mapping[str, str]:
 
 
 def _remote(name: str, args: Namespace) -> Keeper:
+    if name == "docker":
+        from palestra.sandbox.docker_keeper import DockerKeeper
+
+        return DockerKeeper()
     return make(name, **_options(name, args))
 
 

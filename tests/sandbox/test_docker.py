@@ -57,7 +57,7 @@ def docker() -> Docker:
 
 @pytest.fixture
 def api(docker: Docker) -> Any:
-    return docker._daemon.api
+    return docker.daemon.api
 
 
 @pytest.fixture

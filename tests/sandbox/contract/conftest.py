@@ -33,7 +33,7 @@ class Kind:
     belongs to the machine, and CI must have it."""
 
     needs: str = ""
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 IMAGE = os.environ.get("PALESTRA_TEST_IMAGE", "agentbase:bookworm")
@@ -42,7 +42,8 @@ KINDS = {
     "bubblewrap": Kind(),
     "landlock": Kind(),
     "docker": Kind(needs="DOCKER_HOST", options={"image": IMAGE}),
-    "kubernetes": Kind(needs="KUBECONFIG", options={"image": IMAGE}),
+    # Twenty boxes fit on a node of two processors.
+    "kubernetes": Kind(needs="KUBECONFIG", options={"image": IMAGE, "reserve": 0.02}),
 }
 
 
