@@ -34,8 +34,8 @@ def open_boxes(config: SandboxConfig | None = None, *, unsafe_local: bool) -> Bo
     reap()  # what drivers that were killed left behind
     require = frozenset(config.require)
     containers = {"image": config.image, "pull": config.pull, "mirrors": config.mirrors}
-    if config.backend == "kubernetes":
-        containers |= config.kubernetes.model_dump()
+    if config.backend in ("docker", "kubernetes"):
+        containers |= getattr(config, config.backend).model_dump()
     provider = choose(
         require, backend=config.backend, unsafe_local=unsafe_local, containers=containers
     )
