@@ -193,7 +193,7 @@ class Kubernetes:
             if spec.key:
                 return
         with suppress(TransportError):
-            await self._pods.removed(name, uid)
+            await self._pods.removed(name, uid, wait=False)
 
     async def _inquire(self, made: Made, stream: Stream) -> Fate:
         if stream.status and not made.ours:

@@ -45,7 +45,8 @@ class Heart:
                 made = self._api.now("POST", LEASES, lease(secrets.token_hex(6), datetime.now(UTC)))
                 self._owner = reference(made)
                 self._pid = os.getpid()
-                threading.Thread(target=self._beat, daemon=True, name="kubernetes-lease").start()
+                beat = threading.Thread(target=self._beat, args=(self._owner["name"],), daemon=True)
+                beat.start()
                 atexit.register(self.stop)
             return self._owner
 
@@ -62,17 +63,21 @@ class Heart:
             with suppress(ApiFault):
                 self._api.now("DELETE", f"{LEASES}/{self._owner['name']}")
 
-    def _beat(self) -> None:
-        name = self._owner["name"]
-        while not self._over.wait(RENEW_S):
-            try:
-                self._api.now("PATCH", f"{LEASES}/{name}", {"spec": _renewed(datetime.now(UTC))})
-            except ApiFault as fault:
-                if fault.status == 404:
-                    # Somebody took us for dead. Our boxes are gone; the next ones need another.
-                    with self._lock:
+    def renew(self) -> None:
+        """Show that we live. Where somebody took us for dead, our boxes are gone, and the next ones
+        get another Lease."""
+        with self._lock, suppress(ApiFault):
+            if self._owner:
+                try:
+                    renewed = {"spec": _renewed(datetime.now(UTC))}
+                    self._api.now("PATCH", f"{LEASES}/{self._owner['name']}", renewed)
+                except ApiFault as fault:
+                    if fault.status == 404:
                         self._owner = {}
-                    return
+
+    def _beat(self, name: str) -> None:
+        while not self._over.wait(RENEW_S) and self._owner.get("name") == name:
+            self.renew()
 
 
 def lease(ident: str, now: datetime) -> dict[str, Any]:

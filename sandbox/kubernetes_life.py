@@ -98,6 +98,9 @@ class Pods:
             if status.running(found):
                 return
             if problem := status.obstacle(found):
+                if "deletionTimestamp" in found["metadata"]:
+                    # By the garbage collector, if our Lease is gone: the next box needs another.
+                    await self._api.run(self._heart.renew)
                 raise problem
             if status.scheduled(found):
                 deadline = schedule_s + start_s

@@ -38,7 +38,7 @@ def running(found: Mapping[str, Any]) -> bool:
 
 def ended(found: Mapping[str, Any]) -> bool:
     """Whether nothing of a Pod that is being removed runs, or ever will."""
-    return "terminated" in _state(found) or not scheduled(found)
+    return "running" not in _state(found)
 
 
 def scheduled(found: Mapping[str, Any]) -> bool:
