@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from palestra.rl.errors import SandboxError
+from palestra.rl.types import ExecResult
 from palestra.sandbox import seccomp
 from palestra.sandbox.base import BoxSpec
 from palestra.sandbox.limits import Limits, cgroup_guarantees
@@ -80,8 +82,7 @@ class Bubblewrap(LocalBackend):
             # The root as working folder: PWD of the outer shell can be read in /proc/1/environ.
             return Command(argv=argv, cwd=Path("/"), fds=(status, *fds), owned=tuple(fds))
 
-        # bwrap tells the end by a signal as 128 + number, like a shell.
-        return Launch(wrap=wrap, started=_started, shell_signals=True)
+        return Launch(wrap=wrap, told=_told)
 
     def _base(self, work: Path, limits: Limits, user: int | None) -> list[str]:
         words = [*_namespaces(user), *_mounts(limits)]
@@ -106,11 +107,17 @@ class Bubblewrap(LocalBackend):
         return f"bwrap: {text or tried.returncode}" if tried.returncode else ""
 
 
-def _started(ended: Ended) -> bool:
-    """bwrap ends without stating an exit code when it could not build the box (or find argv[0])."""
-    if ended.result.exit_code is None or b'"exit-code"' in ended.status:
-        return True
-    return ended.result.stderr.startswith(b"bwrap: execvp ")
+def _told(ended: Ended) -> ExecResult | None:
+    """bwrap states an exit code, unless it could not build the box or start the command."""
+    result, code = ended.result, ended.result.exit_code
+    if code is None:
+        return result
+    if b'"exit-code"' not in ended.status:
+        found = b"No such file" not in result.stderr
+        started = result.stderr.startswith(b"bwrap: execvp ")
+        return replace(result, exit_code=126 if found else 127) if started else None
+    # The end by a signal is told as 128 + number, like by a shell.
+    return replace(result, exit_code=None, signal=code - 128) if 128 < code <= 192 else result
 
 
 def _namespaces(user: int | None) -> list[str]:

@@ -16,12 +16,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from palestra.rl.errors import SandboxError
+from palestra.rl.types import ExecResult
 from palestra.sandbox import seccomp
 from palestra.sandbox.base import BoxSpec
 from palestra.sandbox.limits import Limits, cgroup_guarantees
 from palestra.sandbox.local import PYTHON, SEARCH_PATH, Launch
 from palestra.sandbox.local_backend import LocalBackend
-from palestra.sandbox.process import Command
+from palestra.sandbox.process import Command, Ended
 
 _READ_ONLY = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives"]
 _READ_ONLY += ["/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime"]
@@ -70,7 +71,12 @@ class Landlock(LocalBackend):
             start = [str(PYTHON / "bin" / "python3"), "-I", "-S", "-c", self._launcher]
             return Command(argv=[*start, json.dumps(config), *argv], cwd=folder, fds=(status,))
 
-        return Launch(wrap=wrap, stop=_terminate, started=lambda ended: bool(ended.status))
+        return Launch(wrap=wrap, stop=_terminate, told=_told)
+
+
+def _told(ended: Ended) -> ExecResult | None:
+    """The supervisor writes a status when a command is confined and about to start."""
+    return ended.result if ended.status or ended.result.timed_out else None
 
 
 def _terminate(pid: int) -> None:

@@ -44,15 +44,13 @@ Wrap: TypeAlias = Callable[[Sequence[str], Mapping[str, str], int], Command]
 class Launch:
     """How a backend runs commands in one box; all that differs between local backends.
 
-    ``stop`` asks the process of that number to end all that it started. ``started`` tells whether
-    the command, not only its wrapper, has run. With ``shell_signals`` the wrapper reports an end by
-    a signal as 128 + number.
+    ``stop`` asks the process of that number to end all that it started. ``told`` gives what became
+    of the command; None when only its wrapper ran.
     """
 
     wrap: Wrap
     stop: Callable[[int], None] = kill_group
-    started: Callable[[Ended], bool] = lambda ended: True
-    shell_signals: bool = False
+    told: Callable[[Ended], ExecResult | None] = lambda ended: ended.result
 
 
 class LocalBox:
@@ -157,14 +155,11 @@ class LocalBox:
         self._check_exists()
         if self._record.expired:
             raise BoxDied(f"{self.name}: its time to live is over", by_agent=False)
-        result = replace(ended.result, oom=oom)
-        if not result.timed_out and not self._launch.started(ended):
-            text = result.stderr.decode(errors="replace").strip()
-            raise SandboxError(f"the box did not start: {text or result.exit_code}")
-        code = result.exit_code or 0
-        if self._launch.shell_signals and 128 < code <= 192:
-            return replace(result, exit_code=None, signal=code - 128)
-        return result
+        result = self._launch.told(ended)
+        if result is None:
+            text = ended.result.stderr.decode(errors="replace").strip()
+            raise SandboxError(f"the box did not start: {text or ended.result.exit_code}")
+        return replace(result, oom=oom)
 
     def _check(self) -> None:
         if problem := self._problem():

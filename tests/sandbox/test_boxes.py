@@ -15,7 +15,7 @@ import pytest
 
 from palestra.rl.errors import SandboxError, UserError
 from palestra.rl.types import ExecResult
-from palestra.sandbox import local, workspace
+from palestra.sandbox import limits, local, workspace
 from palestra.sandbox.auto import GRADING, choose, make, probe
 from palestra.sandbox.base import Box, BoxSpec, CreateError
 from palestra.sandbox.bubblewrap import Bubblewrap
@@ -151,6 +151,23 @@ def test_without_a_memory_cgroup_each_process_is_bounded(
 class NoGroups:
     entries: list[str] = []
     oom_kills = 0
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"),
+        ("memory.events", "low 0\nmax 7\noom 4\noom_kill 3\noom_group_kill 0\n"),
+    ],
+)
+def test_both_versions_of_cgroups_count_what_they_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str
+) -> None:
+    monkeypatch.setattr(limits, "_parents", lambda: (tmp_path,))
+    group = limits.Cgroup("palestra-a", Limits())
+    assert group.oom_kills == 0
+    (tmp_path / "palestra-a" / file).write_text(text)
+    assert group.oom_kills == 3
 
 
 def test_a_user_namespace_serves_where_the_user_cannot_be_changed(

@@ -29,9 +29,10 @@ async def test_memory_of_many_processes_is_bounded(
 ) -> None:
     """Six that hold 40 MiB each, and each lives until the later ones have ended."""
     code = (
-        "import os\ndef hold(left):\n    data = b'x' * (40 << 20)\n    if left == 0:\n"
-        "        print('all hold', flush=True)\n    elif os.fork() == 0:\n        hold(left - 1)\n"
-        "        os._exit(0)\n    else:\n        os.wait()\n    return len(data)\nhold(5)\n"
+        "import os\nheld = []\nfor n in range(6):\n    held.clear()\n"
+        "    held.append(b'x' * (40 << 20))\n    if n == 5:\n"
+        "        print('all hold', flush=True)\n    elif os.fork():\n        os.wait()\n"
+        "        break\n"
     )
     async with backend.open(spec(limits=SMALL)) as box:
         ended = await box.exec(["python3", "-c", code], timeout=60)
