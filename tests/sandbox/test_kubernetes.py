@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from palestra.rl.errors import UserError
+from palestra.rl.types import CallCheck, Outcome, ScriptCheck, Task
 from palestra.sandbox import kubernetes_claims as claims
 from palestra.sandbox import kubernetes_cluster as cluster
 from palestra.sandbox import kubernetes_lease as leases
@@ -28,6 +29,7 @@ from palestra.sandbox import kubernetes_pod as pods
 from palestra.sandbox import kubernetes_reaper as reaper
 from palestra.sandbox.auto import choose
 from palestra.sandbox.base import BoxDied, BoxSpec, CreateError, TransportError, reap
+from palestra.sandbox.checks import make_grader
 from palestra.sandbox.kubernetes import Kubernetes
 from palestra.sandbox.kubernetes_api import Api, ApiFault
 from palestra.sandbox.limits import Limits
@@ -144,6 +146,36 @@ async def test_there_is_nothing_to_steal(backend: Kubernetes) -> None:
             code = f"import socket; socket.socket({family}, socket.SOCK_DGRAM)"
             assert (await box.exec(["python3", "-c", code])).exit_code == 1, family
         assert (await box.exec(["python3", "-c", "import socket; socket.socket(1)"])).exit_code == 0
+
+
+GRADED = Task(
+    id="t",
+    source="test",
+    kind="repair",
+    prompt="",
+    files={},
+    reference={"solution.py": "def f(x): return x * 2\n"},
+    artifacts=("solution.py",),
+    hidden=(
+        CallCheck(id="c", module="solution", function="f", args="(2,)", expected="4"),
+        ScriptCheck(id="s", module="solution", names=("f",), code="assert f(3) == 6"),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "passed"),
+    [
+        ("def f(x): return x * 2\n", {"c": True, "s": True}),
+        ("def f(x): return x + 2\n", {"c": True, "s": False}),
+        ("import os; os._exit(0)\n", {"c": False, "s": False}),
+        ("import os; os.kill(-1, 9)\n", {"c": False, "s": False}),
+        ("import os; os.kill(os.getppid(), 19)\n", {"c": False, "s": False}),
+    ],
+)
+async def test_grading(backend: Kubernetes, text: str, passed: dict[str, bool]) -> None:
+    verdict = await make_grader(backend)(GRADED, {"solution.py": text.encode()})
+    assert (verdict.outcome, verdict.passed) == (Outcome.GRADED, passed)
 
 
 async def test_an_image_that_is_not_there(backend: Kubernetes, api: Api) -> None:
