@@ -6,11 +6,11 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from palestra.rl.errors import PalestraError
 from palestra.sandbox import docker_settings as settings
@@ -30,6 +30,7 @@ from palestra.sandbox.link import Link, LinkLost
 from palestra.sandbox.probe import LIMITS, probe
 from palestra.sandbox.remote import Fate, RemoteBox, configuration
 
+_QUEUE_S = 600.0
 _READY_S = 60.0
 _END_S = 5
 _TURN_S = 0.05
@@ -37,6 +38,7 @@ _ORPHAN_S = 60.0
 _ASKED_FOR = ("kill", "stop", "restart", "pause")
 _PROBED: dict[tuple[str, ...], frozenset[str]] = {}
 _PROBING = threading.Lock()
+_T = TypeVar("_T")
 
 
 class Docker(DockerKeeper):
@@ -86,19 +88,20 @@ class Docker(DockerKeeper):
         name = box_name(spec)
         image = await self._images.pinned(spec.image or self._image)
         plan = settings.Plan(spec, image, self._cpus, self._runtime)
-        job = self.daemon.submit(partial(_made, name=name, plan=plan))
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+        def make(api: Any) -> _Made:
+            loop.call_soon_threadsafe(begun.set)
+            return _made(api, name=name, plan=plan)
+
+        job = self.daemon.submit(make)
         try:
-            async with asyncio.timeout(_READY_S):
-                made = await asyncio.shield(asyncio.wrap_future(job))
-                link = await self._linked(made, spec)
-        except BaseException as error:
-            waiting = not job.running() and not job.done()
+            await _within(_QUEUE_S, "queue", begun.wait())
+            made, link = await _within(_READY_S, "start", self._linked(job, spec))
+        except DaemonFault as fault:
+            raise CreateError(fault.stage, str(fault)) from fault
+        except BaseException:
             await completed(self._settle(job))
-            if isinstance(error, TimeoutError):
-                text = f"no box within {_READY_S:.0f} s: run fewer at once"
-                raise CreateError("queue" if waiting else "start", text) from error
-            if isinstance(error, DaemonFault):
-                raise CreateError(error.stage, str(error)) from error
             raise
         return RemoteBox(
             name,
@@ -118,13 +121,14 @@ class Docker(DockerKeeper):
             if made.ours:
                 await self.remove(made.id)
 
-    async def _linked(self, made: _Made, spec: BoxSpec) -> Link:
+    async def _linked(self, job: Future[_Made], spec: BoxSpec) -> tuple[_Made, Link]:
+        made = await asyncio.shield(asyncio.wrap_future(job))
         # Adopted, a box has another supervisor too; the one of this connection goes with it.
         orphan_s = 0.0 if not made.ours else spec.ttl if spec.key else _ORPHAN_S
         channel = await Attached.over(made.connection)
         config = configuration(spec, machine=self.daemon.machine, ttl=spec.ttl, orphan_s=orphan_s)
         try:
-            return await Link.opened(channel, config)
+            return made, await Link.opened(channel, config)
         except LinkLost as lost:
             if channel.complaint:
                 text = f"python3 of the image cannot run boxes: {channel.complaint}"
@@ -142,6 +146,15 @@ class Docker(DockerKeeper):
                 async with self.open(BoxSpec(limits=LIMITS, ttl=120.0)) as box:
                     _PROBED[key] = await probe(box, LIMITS) | {"image"}
             return _PROBED[key]
+
+
+async def _within(seconds: float, stage: str, work: Awaitable[_T]) -> _T:
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError as error:
+        text = f"no box within {seconds:.0f} s: run fewer at once"
+        raise CreateError(stage, text) from error
 
 
 class _Made(NamedTuple):

@@ -377,6 +377,37 @@ def test_the_event_loop_is_never_held(docker: Docker, monkeypatch: pytest.Monkey
     assert threads and all(name.startswith("docker_") for name in threads)
 
 
+def test_waiting_for_ones_turn_is_told_from_a_slow_start(
+    docker: Docker, labels: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    made = backend_module._made
+
+    def slow(*args: Any, **options: Any) -> Any:
+        assert go.wait(60)
+        return made(*args, **options)
+
+    async def run(stage: str) -> None:
+        with pytest.raises(CreateError) as error:
+            making = asyncio.create_task(docker.create(BoxSpec(labels=labels)))
+            # Undoing what was made waits for it: the box must be let go for the error to come.
+            asyncio.get_running_loop().call_later(0.5, go.set)
+            await making
+        assert error.value.stage == stage
+        assert await docker.list(labels) == []
+
+    monkeypatch.setattr(backend_module, "_made", slow)
+    with monkeypatch.context() as patch:
+        patch.setattr(backend_module, "_READY_S", 0.1)
+        asyncio.run(run("start"))
+    with monkeypatch.context() as patch:
+        patch.setattr(backend_module, "_QUEUE_S", 0.1)
+        go.clear()
+        busy = [docker.daemon.submit(lambda _: go.wait(60)) for _ in range(16)]
+        asyncio.run(run("queue"))
+        assert all(job.result(60) for job in busy)
+
+
 # --- obstacles -----------------------------------------------------------------------------------
 
 
