@@ -12,7 +12,7 @@ from pathlib import Path
 
 from palestra.rl.errors import SandboxError
 from palestra.rl.types import ExecResult
-from palestra.sandbox import seccomp
+from palestra.sandbox import seccomp, workspace
 from palestra.sandbox.base import BoxSpec
 from palestra.sandbox.limits import Limits, cgroup_guarantees
 from palestra.sandbox.local import PYTHON, SEARCH_PATH, Launch, file_with
@@ -90,19 +90,19 @@ class Bubblewrap(LocalBackend):
 
     def _tried(self, user: int | None) -> str:
         """What is wrong with boxes whose commands run as ``user``; empty if nothing is."""
-        with tempfile.TemporaryDirectory(prefix="palestra-probe-") as folder:
-            work = Path(folder) / "work"
-            work.mkdir()
-            if user is not None:
-                os.chown(work, user, user)
-            base = self._base(work, self.limits, user)
-            tried = subprocess.run(
-                [self._program, *base, "--", *_becoming(user), "/bin/sh", "-c", _PROBE],
-                env={},
-                capture_output=True,
-                timeout=_TIMEOUT_S,
-                check=False,
-            )
+        try:
+            with tempfile.TemporaryDirectory(prefix="palestra-probe-") as folder:
+                workspace.furnish(Path(folder), user)
+                base = self._base(Path(folder) / "work", self.limits, user)
+                tried = subprocess.run(
+                    [self._program, *base, "--", *_becoming(user), "/bin/sh", "-c", _PROBE],
+                    env={},
+                    capture_output=True,
+                    timeout=_TIMEOUT_S,
+                    check=False,
+                )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"bwrap: {error}"
         text = tried.stderr.decode(errors="replace").strip()
         return f"bwrap: {text or tried.returncode}" if tried.returncode else ""
 

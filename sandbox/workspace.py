@@ -74,16 +74,23 @@ def create(root: Path, name: str, record: Record, *, user: int | None = None) ->
     draft = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}new-", dir=root))
     try:
         _write(draft, record)
-        for part in ("work", "tmp"):
-            (draft / part).mkdir(mode=0o755)
-            if user is not None:
-                os.chown(draft / part, user, user)
+        furnish(draft, user)
         return draft.rename(root / name)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         if (root / name).exists():
             raise FileExistsError(name) from error
         raise
+
+
+def furnish(folder: Path, user: int | None) -> None:
+    """Make the folders of a box that are seen in it; they belong to ``user`` if given."""
+    for part in ("work", "tmp"):
+        (folder / part).mkdir()
+        # Whatever our umask is: bwrap enters it before it becomes ``user``.
+        (folder / part).chmod(0o755)
+        if user is not None:
+            os.chown(folder / part, user, user)
 
 
 def take_over(root: Path, name: str, record: Record) -> Record:

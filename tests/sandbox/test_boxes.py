@@ -184,6 +184,16 @@ def test_a_user_namespace_serves_where_the_user_cannot_be_changed(
     assert ended.stdout.split() == [str(os.getuid()).encode(), b"CapEff:", b"0" * 16, b"refused"]
 
 
+def test_an_umask_of_ours_does_not_shut_boxes(provider: LocalBackend) -> None:
+    before = os.umask(0o077)
+    try:
+        ended = in_box(provider, lambda box: box.exec(": > made && ls"))
+        again = type(provider)(root=provider.root)
+    finally:
+        os.umask(before)
+    assert ended.stdout == b"made\n" and again.guarantees == provider.guarantees
+
+
 def test_bubblewrap_hides_how_it_was_started(tmp_path: Path) -> None:
     try:
         backend = Bubblewrap(root=tmp_path)
