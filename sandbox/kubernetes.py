@@ -25,8 +25,9 @@ from palestra.sandbox.base import (
 )
 from palestra.sandbox.images import full_name, mirrored
 from palestra.sandbox.inbox import PING
-from palestra.sandbox.kubernetes_api import Api, ApiFault
-from palestra.sandbox.kubernetes_life import Made, Pods
+from palestra.sandbox.kubernetes_api import ApiFault
+from palestra.sandbox.kubernetes_keeper import KubernetesKeeper
+from palestra.sandbox.kubernetes_life import Made
 from palestra.sandbox.kubernetes_stream import Stream
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.link import Link, LinkLost
@@ -77,19 +78,16 @@ class Kubernetes:
         start_s: float = 180.0,
         workers: int = 16,
     ) -> None:
-        try:
-            self._api = Api(
-                kubeconfig=kubeconfig, context=context, namespace=namespace, workers=workers
-            )
-        except ApiFault as fault:
-            raise CreateError(fault.stage, str(fault)) from fault
-        self._pods = Pods(self._api)
+        self._keeper = KubernetesKeeper(
+            kubeconfig=kubeconfig, context=context, namespace=namespace, workers=workers
+        )
+        self._api, self._pods = self._keeper.api, self._keeper.pods
         self._image = image
         self._mirrors = dict(mirrors or {})
         self._limits = limits or Limits()
-        self._amounts = {"cpus": cpus, "reserve": reserve}
+        self._cpus, self._reserve = cpus, reserve
         self._pull = pull
-        self._places = {"runtime": runtime, "account": account, "priority": priority}
+        self._runtime, self._account, self._priority = runtime, account, priority
         self._machine = machine or platform.machine()
         self._patience = {"schedule_s": schedule_s, "start_s": start_s}
         # In a thread: the caller may have an event loop that is running.
@@ -125,15 +123,12 @@ class Kubernetes:
 
     async def list(self, labels: Mapping[str, str]) -> Sequence[Found]:
         """The boxes of this namespace that carry all of ``labels``; raises ``TransportError``."""
-        try:
-            return await self._api.run(partial(self._pods.listed, labels))
-        except ApiFault as fault:
-            raise TransportError(f"kubernetes: {fault}") from fault
+        return await self._keeper.list(labels)
 
     async def remove(self, name: str) -> None:
         """Remove a box, and the Lease of its driver if that is dead; harmless when it is gone.
         Raises ``TransportError``."""
-        await self._pods.removed(name)
+        await self._keeper.remove(name)
 
     def _plan(self, spec: BoxSpec) -> pods.Plan:
         image = spec.image or self._image
@@ -146,8 +141,11 @@ class Kubernetes:
             full_name(mirrored(image, self._mirrors)),
             pull=self._pull,
             machine=self._machine,
-            **self._amounts,
-            **self._places,
+            cpus=self._cpus,
+            reserve=self._reserve,
+            runtime=self._runtime,
+            account=self._account,
+            priority=self._priority,
         )
 
     async def _linked(self, made: Made, spec: BoxSpec) -> tuple[Stream, Link]:

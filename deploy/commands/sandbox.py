@@ -59,6 +59,10 @@ def _remote(name: str, args: Namespace) -> Keeper:
         from palestra.sandbox.docker_keeper import DockerKeeper
 
         return DockerKeeper()
+    if name == "kubernetes":
+        from palestra.sandbox.kubernetes_keeper import KubernetesKeeper
+
+        return KubernetesKeeper()
     return make(name, **_options(name, args))
 
 
