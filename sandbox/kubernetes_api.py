@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -67,9 +68,8 @@ class Api:
 
         self._settings = client.Configuration()
         self._settings.connection_pool_maxsize = workers
-        self.namespace = namespace or _configured(self._settings, kubeconfig, context)
-        if namespace:
-            _configured(self._settings, kubeconfig, context)
+        usual = _configured(self._settings, kubeconfig, context)
+        self.namespace = namespace or usual
         self._client = client.ApiClient(self._settings)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="kubernetes")
         self.host = str(self._settings.host)
@@ -133,12 +133,19 @@ class Api:
         """Address and options for ``websockets.connect``."""
         address = self.host.replace("http", "ws", 1) + self.path(path) + "?" + urlencode(query)
         headers = {name: text for name, text in self.headers().items() if name != "Accept"}
-        options: dict[str, Any] = {"additional_headers": headers, "proxy": self._settings.proxy}
+        options: dict[str, Any] = {"additional_headers": headers, "proxy": self._proxy}
         if address.startswith("wss"):
             options["ssl"] = self._tls
             if self._settings.tls_server_name:
                 options["server_hostname"] = self._settings.tls_server_name
         return address, options
+
+    @cached_property
+    def _proxy(self) -> str | None:
+        from kubernetes.client.rest import should_bypass_proxies
+
+        direct = should_bypass_proxies(self.host, self._settings.no_proxy or "")
+        return None if direct else self._settings.proxy
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
@@ -171,11 +178,11 @@ def _configured(settings: Any, kubeconfig: str, context: str) -> str:
     """Fill ``settings`` and return the namespace that goes with them."""
     from kubernetes import config
 
+    file = kubeconfig or os.environ.get("KUBECONFIG") or None
     try:
-        if kubeconfig or context or not _ACCOUNT.exists():
-            given = {"config_file": kubeconfig or None, "context": context or None}
-            config.load_kube_config(client_configuration=settings, **given)
-            contexts, active = config.list_kube_config_contexts(kubeconfig or None)
+        if file or context or not _ACCOUNT.exists():
+            config.load_kube_config(file, context or None, client_configuration=settings)
+            contexts, active = config.list_kube_config_contexts(file)
             chosen = next((one for one in contexts if one["name"] == context), active)
             return str(chosen["context"].get("namespace") or "default")
         config.load_incluster_config(client_configuration=settings)
