@@ -115,6 +115,8 @@ def _add_tasks(commands: Commands[Parser]) -> None:
         _json(parser)
     for parser in (check, show):
         _limit(parser)
+    what = "also try the attacks of docs/sandboxes.md on every task; 1 when one gains anything"
+    check.add_argument("--red-team", action="store_true", help=what)
     show.add_argument("id", nargs="?", metavar="ID", help="a task's id, or how it begins")
     what = "rows of {task_id, completion} or {task_id, files}"
     score.add_argument("--solutions", required=True, metavar="FILE.jsonl", help=what)
@@ -149,8 +151,8 @@ def _add_sandbox(commands: Commands[Parser]) -> None:
     reap = _command(actions, "reap", what, "sandbox:reap")
     for parser in (doctor, reap):
         parser.add_argument("--backend", metavar="B", help="this backend only")
-        parser.add_argument("--image", metavar="IMAGE", help="image of boxes that are containers")
         _json(parser)
+    doctor.add_argument("--image", metavar="IMAGE", help="image of boxes that are containers")
     what = "only boxes with this label, such as run=tiny-0 (repeatable)"
     reap.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help=what)
     what = "also those of living drivers that are older (0: all)"

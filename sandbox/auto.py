@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from palestra.rl.errors import SandboxError, UserError
-from palestra.sandbox.base import Backend
+from palestra.sandbox.base import Backend, Keeper
 from palestra.sandbox.limits import Limits
 
 GRADING: frozenset[str] = frozenset({"fs", "no_net", "kill_tree"})
@@ -21,6 +22,13 @@ BACKENDS: Mapping[str, str] = {
     "kubernetes": "palestra.sandbox.kubernetes:Kubernetes",
 }
 """Where the class of each backend is; imported when it is used, as some need large libraries."""
+
+KEEPERS: Mapping[str, str] = {
+    "local": "palestra.sandbox.keeper:LocalKeeper",
+    "docker": "palestra.sandbox.docker_keeper:DockerKeeper",
+    "kubernetes": "palestra.sandbox.kubernetes_keeper:KubernetesKeeper",
+}
+"""What knows the boxes of a backend (``local``: of all local ones) without making any."""
 
 LOCAL = ("bubblewrap", "landlock")
 """What ``auto`` tries, strongest first."""
@@ -45,9 +53,17 @@ def make(name: str, **options: object) -> Backend:
     """
     if name not in BACKENDS:
         raise UserError(f"no sandbox backend {name}; there are {', '.join(BACKENDS)}")
-    module, _, kind = BACKENDS[name].partition(":")
-    backend: Backend = getattr(importlib.import_module(module), kind)(**options)
+    backend: Backend = _class(BACKENDS[name])(**options)
     return backend
+
+
+def keeper(name: str) -> Keeper:
+    """What lists and removes the boxes of a backend, or of all ``local`` ones.
+
+    Raises ``SandboxError`` where it cannot be reached.
+    """
+    found: Keeper = _class(KEEPERS["local" if name in LOCAL else name])()
+    return found
 
 
 def probe(name: str, **options: object) -> Probed:
@@ -94,3 +110,9 @@ def choose(
         f"no sandbox here gives {wanted} ({'; '.join(problems)}); install bubblewrap, or pass "
         "--unsafe-local to run agent code without isolation"
     )
+
+
+def _class(place: str) -> Callable[..., Any]:
+    module, _, name = place.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found

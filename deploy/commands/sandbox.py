@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from palestra.deploy.table import aligned
 from palestra.deploy.text import one_line
 from palestra.rl.errors import SandboxError, UserError
-from palestra.sandbox.auto import BACKENDS, GRADING, LOCAL, Probed, make, probe
-from palestra.sandbox.base import GUARANTEES, Keeper
+from palestra.sandbox.auto import BACKENDS, GRADING, LOCAL, Probed, keeper, probe
+from palestra.sandbox.base import GUARANTEES
 from palestra.sandbox.base import reap as reap_boxes
-from palestra.sandbox.keeper import LocalKeeper
 
 
 def doctor(args: Namespace) -> int:
@@ -33,8 +32,7 @@ def reap(args: Namespace) -> int:
     problems: dict[str, str] = {}
     for name in dict.fromkeys("local" if name in LOCAL else name for name in _named(args)):
         try:
-            keeper = LocalKeeper() if name == "local" else _remote(name, args)
-            removed[name] = asyncio.run(reap_boxes(keeper, labels, older_s=args.older))
+            removed[name] = asyncio.run(reap_boxes(keeper(name), labels, older_s=args.older))
         except SandboxError as error:
             problems[name] = str(error)
     if args.json:
@@ -52,18 +50,6 @@ def _named(args: Namespace) -> Sequence[str]:
 
 def _options(name: str, args: Namespace) -> Mapping[str, str]:
     return {"image": args.image} if args.image and name not in LOCAL else {}
-
-
-def _remote(name: str, args: Namespace) -> Keeper:
-    if name == "docker":
-        from palestra.sandbox.docker_keeper import DockerKeeper
-
-        return DockerKeeper()
-    if name == "kubernetes":
-        from palestra.sandbox.kubernetes_keeper import KubernetesKeeper
-
-        return KubernetesKeeper()
-    return make(name, **_options(name, args))
 
 
 def _label(text: str) -> tuple[str, str]:
