@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 
+from palestra.policies import counters
 from palestra.policies.config import EngineConfig, LearnerConfig
 from palestra.rl.types import Batch, Completion, Sampling
 
@@ -16,12 +18,16 @@ class EngineActor:
     """One vLLM engine in a process of its own; every method is a Ray call."""
 
     def __init__(self, folder: str, config: EngineConfig, max_model_len: int) -> None:
+        see_only_own_gpus()
         from palestra.policies.engine import VllmEngine
 
         self.engine = VllmEngine(folder, config, max_model_len=max_model_len)
 
     async def generate(self, token_ids: Sequence[int], sampling: Sampling) -> Completion:
         return await self.engine.generate(token_ids, sampling)
+
+    async def cached_tokens(self, token_ids: Sequence[int]) -> int:
+        return await self.engine.cached_tokens(token_ids)
 
     async def sleep(self) -> bool:
         return await self.engine.sleep()
@@ -33,10 +39,25 @@ class EngineActor:
         await self.engine.forget()
 
     async def set_version(self, version: int) -> None:
-        self.engine.set_version(version)
+        await self.engine.set_version(version)
 
     async def get_version(self) -> int:
-        return self.engine.version
+        return await self.engine.get_version()
+
+    async def checksums(self) -> dict[str, str]:
+        return await self.engine.checksums()
+
+    async def reset_weights(self) -> None:
+        await self.engine.reset_weights()
+
+    async def devices(self) -> list[str]:
+        return await self.engine.devices()
+
+    async def environment(self) -> dict[str, str]:
+        return await self.engine.environment()
+
+    async def counters(self) -> dict[str, int]:
+        return await self.engine.counters()
 
     async def init_weight_transfer_engine(self, info: dict[str, Any]) -> None:
         await self.engine.init_weight_transfer_engine(info)
@@ -58,6 +79,7 @@ class LearnerActor:
     """One DeepSpeed learner rank in a process of its own."""
 
     def __init__(self, folder: str, config: LearnerConfig, objective: Any, ptx_coef: float) -> None:
+        see_only_own_gpus()
         from palestra.policies.learner import DeepSpeedLearner
 
         self.learner = DeepSpeedLearner(folder, config, objective, ptx_coef=ptx_coef)
@@ -88,6 +110,21 @@ class LearnerActor:
 
     def send_weights(self) -> None:
         self.learner.send_weights()
+
+    def device(self) -> str:
+        return counters.device_id()
+
+    def environment(self) -> dict[str, str]:
+        return counters.environment()
+
+    def counters(self) -> dict[str, int]:
+        return self.learner.counters()
+
+
+def see_only_own_gpus() -> None:
+    """Hide the GPUs of others; before torch looks. Ray leaves that to us for an actor without a
+    GPU, and for all of them under RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, ray.get_gpu_ids()))
 
 
 class SyncClient:

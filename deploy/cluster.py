@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator
@@ -14,11 +15,14 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from palestra.deploy.actors import EngineActor, LearnerActor, Remote
 from palestra.deploy.config import RunConfig
+from palestra.policies.colocate import start_up
 from palestra.policies.config import LearnerConfig
 from palestra.rl.errors import InfraError
 
 SHARE = 0.4
 """Of a GPU bundle, for each of engine and learner; Ray does not limit memory by it."""
+CLOSE_S = 60.0
+"""How long an engine that may still be starting has to stop by itself."""
 GENTLE = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 """Threads that wait for work must not spin: engine, learner and boxes share the cores."""
 
@@ -62,10 +66,12 @@ async def colocated(
 ) -> AsyncIterator[Actors]:
     """Engine and learner in one bundle of a placement group; both are gone afterwards.
 
-    The engine is built first: it sizes its KV cache by the memory it finds free.
+    The engine is built first, as it sizes its KV cache by the memory it finds free, and sleeps
+    before the learner takes any.
     """
     bundle = {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}
     group = placement_group([bundle], strategy="STRICT_PACK")
+    engine = None
     try:
         await asyncio_wait(group.ready(), "a free bundle of the cluster")
         engine = _start(
@@ -76,18 +82,25 @@ async def colocated(
             (folder, config.policy.engine, config.rollout.max_context_length),
         )
         await asyncio_wait(engine.get_version.remote(), "the engine")
-        learner = _start(
-            LearnerActor,
-            group,
-            gpu,
-            config.policy.learner.threads,
-            (folder, config.policy.learner, objective, config.rl.ptx.coef),
-        )
-        await asyncio_wait(learner.connect.remote(engine), "the learner")
-        yield Actors(engine=Remote(engine), learner=Remote(learner), gpu=gpu)
-        with contextlib.suppress(ray.exceptions.RayError):
-            await engine.close.remote()
+
+        async def start_learner() -> Remote:
+            learner = _start(
+                LearnerActor,
+                group,
+                gpu,
+                config.policy.learner.threads,
+                (folder, config.policy.learner, objective, config.rl.ptx.coef),
+            )
+            await asyncio_wait(learner.connect.remote(engine), "the learner")
+            return Remote(learner)
+
+        learner = await start_up(Remote(engine), start_learner)
+        yield Actors(engine=Remote(engine), learner=learner, gpu=gpu)
     finally:
+        if engine is not None:
+            # Its own processes would outlive the actor, and keep the GPU.
+            with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
+                await asyncio.wait_for(engine.close.remote(), CLOSE_S)
         remove_placement_group(group)
 
 

@@ -2,117 +2,155 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
+import multiprocessing
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from palestra.policies import counters, guards
 from palestra.policies.config import EngineConfig
 from palestra.rl.errors import EngineError
 from palestra.rl.types import Completion, Sampling
 
 CPU_BLOCK = 32
 """Tokens per KV-cache block on CPU."""
+DRAIN_S = 120.0
+"""How long replies that are still running may keep the engine from sleeping."""
+EXIT_S = 10.0
+"""How long the engine's processes have to stop by themselves."""
+ONE_TOKEN = Sampling(temperature=1.0, max_tokens=1, seed=0, stop_ids=())
+UNNAMED = "default"
+"""vLLM's version of weights that were never updated."""
 
 
 class VllmEngine:
     """Implements ``rl.types.Policy``, and the four methods that vLLM's weight-sync client calls.
 
-    ``version`` counts the weight updates that were finished; every completion carries the version
-    that sampled it. A failed update leaves the engine unusable: build a new one.
+    Every completion carries the version of the weights that sampled it, as vLLM counts it. Calls
+    are taken in the order of ``guards.next_state`` only; one that fails leaves the engine unusable:
+    build a new one. On CPU the same calls are made, and sleep gives nothing back.
     """
 
     def __init__(self, folder: str, config: EngineConfig, *, max_model_len: int) -> None:
         _prepare_process(config)
         import torch
-        from vllm.config import WeightTransferConfig
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
 
         self.cuda = torch.cuda.is_available()
-        self.version = 0
-        self.usable = True
+        self._state = "awake"
+        self._running = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
         self._ids = itertools.count()
-        self._llm = AsyncLLM.from_engine_args(
-            AsyncEngineArgs(
-                model=folder,
-                dtype=config.dtype,
-                max_model_len=max_model_len,
-                max_num_seqs=config.max_num_seqs,
-                max_num_batched_tokens=max(config.max_num_batched_tokens, max_model_len),
-                gpu_memory_utilization=config.gpu_memory_utilization,
-                # The log-probabilities of the distribution really sampled from.
-                logprobs_mode="processed_logprobs",
-                generation_config="vllm",
-                enable_prefix_caching=True,
-                # Seeded sampling on CPU cannot rewind a generator, as chunked prefill does.
-                enable_chunked_prefill=self.cuda,
-                enforce_eager=not self.cuda,
-                enable_sleep_mode=self.cuda,
-                distributed_executor_backend="uni",
-                # vLLM's default of 128 on CPU would cache nothing of a short conversation.
-                block_size=None if self.cuda else CPU_BLOCK,
-                weight_transfer_config=WeightTransferConfig(backend=self.backend),
-                disable_log_stats=True,
-            )
-        )
-
-    @property
-    def backend(self) -> str:
-        """vLLM's weight-transfer backend: CUDA IPC on a GPU, shared memory elsewhere."""
-        return "ipc" if self.cuda else "shm"
+        before = set(multiprocessing.active_children())
+        self._llm = _build(folder, config, max_model_len, cuda=self.cuda)
+        self._processes = set(multiprocessing.active_children()) - before
 
     async def generate(self, token_ids: Sequence[int], sampling: Sampling) -> Completion:
-        """Sample one reply. Raises EngineError when the engine failed or was aborted."""
-        if not self.usable:
-            raise EngineError("a weight update failed; the engine must be rebuilt")
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        version = self.version
-        params = SamplingParams(
-            temperature=sampling.temperature,
-            max_tokens=sampling.max_tokens,
-            seed=sampling.seed,
-            stop_token_ids=list(sampling.stop_ids),
-            ignore_eos=True,
-            logprobs=0,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        final = None
-        prompt: Any = {"prompt_token_ids": list(token_ids)}
-        async for output in self._llm.generate(prompt, params, str(next(self._ids))):
-            final = output
-        if final is None or final.outputs[0].finish_reason not in ("stop", "length"):
-            raise EngineError("generation was aborted")
+        """Sample one reply. Raises EngineError when the engine failed, sleeps or was aborted."""
+        final = await self._ask(token_ids, _params(sampling))
         sampled = final.outputs[0]
+        if sampled.finish_reason not in ("stop", "length"):
+            raise EngineError("generation was aborted")
         ids = tuple(sampled.token_ids)
         logprobs = sampled.logprobs or []
+        version = guards.one_version([span.version for span in sampled.weight_versions or []])
         return Completion(
             token_ids=ids,
             logprobs=tuple(
                 float(entry[token].logprob) for token, entry in zip(ids, logprobs, strict=True)
             ),
-            version=version,
+            version=_number(version),
             finish="stop" if sampled.finish_reason == "stop" else "length",
         )
 
+    async def cached_tokens(self, token_ids: Sequence[int]) -> int:
+        """How much of a prompt the prefix cache holds. The prompt is ``token_ids`` over and over,
+        for more than two blocks of the cache; asking puts it there."""
+        size = 2 * self._llm.vllm_config.cache_config.block_size + 1
+        prompt = list(itertools.islice(itertools.cycle(token_ids), size))
+        final = await self._ask(prompt, _params(ONE_TOKEN))
+        return int(final.num_cached_tokens)
+
+    async def _ask(self, token_ids: Sequence[int], params: Any) -> Any:
+        guards.next_state(self._state, "generate")
+        self._running += 1
+        self._quiet.clear()
+        try:
+            final = None
+            prompt: Any = {"prompt_token_ids": list(token_ids)}
+            async for output in self._llm.generate(prompt, params, str(next(self._ids))):
+                final = output
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._quiet.set()
+        if final is None:
+            raise EngineError("generation was aborted")
+        return final
+
+    @contextlib.contextmanager
+    def _turn(self, call: str) -> Iterator[None]:
+        after = guards.next_state(self._state, call)
+        self._state = call  # from here nothing is allowed, and a failure leaves it so
+        yield
+        self._state = after
+
     async def sleep(self) -> bool:
-        """Give the device's memory back; False where there is nothing to give back (CPU)."""
-        if self.cuda:
+        """Give the device's memory back; False where there is nothing to give back (CPU).
+
+        Requests that nobody waits for any more (an episode's time limit) are let finish first.
+        """
+        with self._turn("sleep"):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._quiet.wait(), DRAIN_S)
+            guards.drained(self._running)
             await self._llm.sleep(level=2, mode="wait")
+            guards.fell_asleep(await self._llm.is_sleeping())
         return self.cuda
 
     async def wake(self, tag: str) -> None:
-        """Map ``weights`` or ``kv_cache`` again; the engine serves only after both."""
-        if self.cuda:
-            await self._llm.wake_up(tags=[tag])
+        """Map ``weights`` or ``kv_cache`` again, in this order; the engine serves after both."""
+        with self._turn(f"wake {tag}"):
+            guards.woke(tag, await self._llm.wake_up(tags=[tag]))
 
     async def forget(self) -> None:
-        """Drop the prefix cache: entries computed under other weights must never be read."""
-        if not await self._llm.reset_prefix_cache():
-            raise EngineError("the prefix cache could not be reset: a request is still running")
+        """Drop every cache: entries computed under other weights must never be read."""
+        with self._turn("forget"):
+            if not await self._llm.reset_prefix_cache():
+                raise EngineError("the prefix cache could not be reset: a request is still running")
+            await self._llm.reset_mm_cache()
+            await self._llm.reset_encoder_cache()
+
+    async def checksums(self) -> dict[str, str]:
+        """SHA-256 of every parameter, by worker and name; copies all of them to the host."""
+        with self._turn("checksums"):
+            workers: list[dict[str, str]] = await self._llm.compute_weight_checksums()
+        return {key: digest for worker in workers for key, digest in worker.items()}
+
+    async def reset_weights(self) -> None:
+        """Zero every parameter: the update that follows has to bring all of them."""
+        with self._turn("reset weights"):
+            await self._llm.collective_rpc("reset_weights")
+
+    async def devices(self) -> list[str]:
+        """Where each worker sits."""
+        return list(await self._llm.collective_rpc("palestra_device"))
+
+    async def environment(self) -> dict[str, str]:
+        """The variables that matter, as the first worker has them."""
+        return dict((await self._llm.collective_rpc("palestra_environment"))[0])
+
+    async def counters(self) -> dict[str, int]:
+        """Sums over this process and its workers."""
+        workers = await self._llm.collective_rpc("palestra_counters")
+        total = Counter(counters.host())
+        for worker in workers:
+            total.update(worker)
+        return dict(total)
 
     async def init_weight_transfer_engine(self, info: dict[str, Any]) -> None:
         """See vLLM's ``VLLMWeightSyncClient``; the other three methods follow it, too."""
@@ -121,29 +159,94 @@ class VllmEngine:
         await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info=info))
 
     async def start_weight_update(self) -> None:
-        """The engine counts as unusable from here until the update is finished."""
-        self.usable = False
-        await self._llm.start_weight_update()
+        """Nothing but the rest of the update is allowed from here on."""
+        with self._turn("start update"):
+            await self._llm.collective_rpc("palestra_watch")
+            await self._llm.start_weight_update()
 
     async def update_weights(self, info: Any) -> None:
         """Load one portion of weights."""
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
-        await self._llm.update_weights(WeightTransferUpdateRequest(update_info=info))
+        with self._turn("update"):
+            await self._llm.update_weights(WeightTransferUpdateRequest(update_info=info))
 
-    async def finish_weight_update(self, weight_version: str | None = None) -> None:
-        """End the update; sampling goes on under the next version."""
-        await self._llm.finish_weight_update()
-        self.version += 1
-        self.usable = True
+    async def finish_weight_update(self) -> None:
+        """End the update; ``set_version`` names it."""
+        with self._turn("finish update"):
+            await self._llm.finish_weight_update()
+            tied = self._llm.vllm_config.model_config.hf_config.tie_word_embeddings
+            for layers in await self._llm.collective_rpc("palestra_unloaded"):
+                guards.all_loaded(layers, tied=tied)
 
-    def set_version(self, version: int) -> None:
-        """Used after a resume, when the weights of a later version were loaded in one go."""
-        self.version = version
+    async def set_version(self, version: int) -> None:
+        """What the weights count as from now on."""
+        await self._llm.update_weight_version(str(version))
+
+    async def get_version(self) -> int:
+        """What vLLM says its weights are; 0 before the first ``set_version``."""
+        return _number(await self._llm.get_weight_version())
 
     async def close(self) -> None:
-        """Stop the engine's processes."""
+        """Stop the engine's processes, and see that they are gone: one left over keeps a GPU."""
+        self._state = "closed"
         self._llm.shutdown()
+        del self._llm  # its destructor fails once the interpreter goes down
+        for process in self._processes:
+            await asyncio.to_thread(process.join, EXIT_S)
+            if process.is_alive():
+                process.kill()
+
+
+def _build(folder: str, config: EngineConfig, max_model_len: int, *, cuda: bool) -> Any:
+    from vllm.config import WeightTransferConfig
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    return AsyncLLM.from_engine_args(
+        AsyncEngineArgs(
+            model=folder,
+            dtype=config.dtype,
+            max_model_len=max_model_len,
+            max_num_seqs=config.max_num_seqs,
+            max_num_batched_tokens=max(config.max_num_batched_tokens, max_model_len),
+            gpu_memory_utilization=config.gpu_memory_utilization,
+            # The log-probabilities of the distribution really sampled from.
+            logprobs_mode="processed_logprobs",
+            generation_config="vllm",
+            enable_prefix_caching=True,
+            # Seeded sampling on CPU cannot rewind a generator, as chunked prefill does.
+            enable_chunked_prefill=cuda,
+            enforce_eager=not cuda,
+            enable_sleep_mode=cuda,
+            distributed_executor_backend="uni",
+            worker_extension_cls="palestra.policies.vllm_worker.WorkerReport",
+            # vLLM's default of 128 on CPU would cache nothing of a short conversation.
+            block_size=None if cuda else CPU_BLOCK,
+            weight_transfer_config=WeightTransferConfig(backend="ipc" if cuda else "shm"),
+            disable_log_stats=True,
+        )
+    )
+
+
+def _params(sampling: Sampling) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        max_tokens=sampling.max_tokens,
+        seed=sampling.seed,
+        stop_token_ids=list(sampling.stop_ids),
+        ignore_eos=True,
+        logprobs=0,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _number(version: str) -> int:
+    return 0 if version == UNNAMED else int(version)
 
 
 def _prepare_process(config: EngineConfig) -> None:

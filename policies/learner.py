@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from palestra.policies import counters, guards, leaks
 from palestra.policies.config import LearnerConfig
 from palestra.policies.logprobs import token_logprobs
 from palestra.policies.packing import MicroBatch, attention_mask, micro_batches
@@ -28,6 +29,9 @@ TokenLoss = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, dict[str, torch.Tensor]]
 ]
 """(log-probabilities, recorded log-probabilities, advantages), all [N] -> loss [N], metrics [N]."""
+
+LEARNERS = 1
+"""Ranks of this version."""
 
 
 class PolicyModule(nn.Module):
@@ -70,8 +74,17 @@ class DeepSpeedLearner:
         self.objective = objective
         self.ptx_coef = ptx_coef
         self.steps = 0
+        self._offloaded: set[str] = set()
         self.device = _prepare_process(config)
         self.engine = self._start(folder)
+        if self.device.type == "cuda":
+            optimizer = self.engine.optimizer
+            kind = type(getattr(optimizer, "optimizer", optimizer)).__name__
+            offers = hasattr(optimizer, "offload_states")
+            guards.can_offload(config.zero_stage, offers, kind)
+        if config.zero_stage == 3:
+            # Before its first forward, ZeRO 3 may gather memory that was never written.
+            self.logprobs([[0, 0]])
 
     def _start(self, folder: str) -> Any:
         import deepspeed
@@ -114,6 +127,7 @@ class DeepSpeedLearner:
 
         A batch without a token to learn from changes nothing but the count of steps.
         """
+        guards.resident(self._offloaded, ("states", "weights"))
         micros = self._pack(batch.samples)
         policy_tokens = sum(int(m.policy.sum()) for m in micros)
         ptx_tokens = sum(float(m.ptx.sum()) for m in micros)
@@ -197,28 +211,29 @@ class DeepSpeedLearner:
         self, sequences: Sequence[Sequence[int]], *, temperature: float = 1.0
     ) -> list[list[float]]:
         """Log-probability of every token given those before it; the first entry is 0.0."""
+        guards.resident(self._offloaded, ("weights",))
         self.engine.eval()
-        results: list[list[float]] = []
-        for ids in sequences:
-            size = len(ids)
-            if size < 2:
-                results.append([0.0] * size)
-                continue
-            sample = Sample(
+        samples = [
+            Sample(
                 token_ids=tuple(ids),
-                loss_mask=(True,) * size,
-                logprobs=(0.0,) * size,
-                advantages=(0.0,) * size,
-                ptx=(0.0,) * size,
+                loss_mask=(True,) * len(ids),
+                logprobs=(0.0,) * len(ids),
+                advantages=(0.0,) * len(ids),
+                ptx=(0.0,) * len(ids),
                 temperature=temperature,
             )
-            (micro,) = self._pack([sample])
+            for ids in sequences
+        ]
+        results = [[0.0] if ids else [] for ids in sequences]
+        for micro in self._pack(samples):
             values, _ = self.engine(micro.to(self.device))
-            results.append([0.0, *values.tolist()])
+            for index, value in zip(micro.sample.tolist(), values.tolist(), strict=True):
+                results[index].append(value)
         return results
 
     def save(self, folder: str) -> None:
         """A Hugging Face export with the native state in ``native/``, renamed into place whole."""
+        guards.resident(self._offloaded, ("states", "weights"))
         target = Path(folder)
         partial = target.with_name(target.name + ".partial")
         try:
@@ -236,6 +251,7 @@ class DeepSpeedLearner:
 
     def load(self, folder: str) -> None:
         """Restore what ``save`` wrote."""
+        guards.resident(self._offloaded, ("states", "weights"))
         try:
             steps = json.loads((Path(folder) / "learner.json").read_text())["steps"]
             path, _ = self.engine.load_checkpoint(folder, tag="native")
@@ -249,49 +265,71 @@ class DeepSpeedLearner:
     def offload(self, what: str) -> bool:
         """Move ``states`` (optimizer, master weights, gradients) or ``weights`` to the host.
 
-        Only between optimizer steps; nothing may be computed or saved until ``reload``. False on
+        Only between optimizer steps; what needs them raises InfraError until ``reload``. False on
         CPU, where everything is on the host already.
         """
+        self._offloaded.add(what)
         if self.device.type == "cpu":
             return False
         from deepspeed.runtime.zero.offload_config import OffloadStateTypeEnum as State
 
         states = {State.optim_states, State.hp_params, State.lp_grads, State.contiguous_grad_buffer}
         self.engine.offload_states(include=states if what == "states" else {State.lp_params})
-        if what == "weights":
-            torch.cuda.ipc_collect()  # type: ignore[no-untyped-call]
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
+        self._give_back()
         return True
 
     def reload(self) -> None:
         """Bring back everything that was offloaded."""
         if self.device.type != "cpu":
             self.engine.reload_states()
+        self._offloaded.clear()
 
     def connect(self, client: Any) -> None:
         """Choose vLLM's transfer backend for this device and greet the engine through ``client``
         (a ``VLLMWeightSyncClient``)."""
         from palestra.policies.weights import trainer_engine
 
+        group = torch.distributed.distributed_c10d._get_default_group()
+        guards.process_group(group.size(), LEARNERS, group.bound_device_id)
         self._transfer = trainer_engine(self, client)
 
     def send_weights(self) -> None:
         """One full weight update of the engine."""
+        from palestra.policies.weights import check_transfer
+
+        guards.resident(self._offloaded, ("weights",))
+        if self.device.type == "cuda":
+            check_transfer(self._transfer)
+        before = counters.allocated()
         self._transfer.send_weights()
+        self._give_back()
+        leaks.collected(before, counters.allocated())
+
+    def _give_back(self) -> None:
+        """Memory that torch only keeps in reserve, the buffer of a transfer included: the engine
+        maps its own next."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.ipc_collect()  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()
+
+    def counters(self) -> dict[str, int]:
+        """What this process holds, on a GPU with torch's own accounts."""
+        return counters.host() | counters.allocator()
 
     def export(self, folder: str) -> None:
         """An ordinary Hugging Face folder: weights, configuration and tokenizer."""
         from transformers import AutoTokenizer
 
+        state = {name: tensor.detach().cpu() for name, tensor in self.named_weights()}
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.detach().cpu() for name, tensor in self.named_weights()}
         self.engine.module.model.save_pretrained(target, state_dict=state)
         AutoTokenizer.from_pretrained(self.folder).save_pretrained(target)
 
     def named_weights(self) -> list[tuple[str, torch.Tensor]]:
         """Full weights by their Hugging Face name (gathered under ZeRO 3)."""
+        guards.resident(self._offloaded, ("weights",))
         import deepspeed
 
         parameters = list(self.engine.module.model.named_parameters())
@@ -303,14 +341,14 @@ class DeepSpeedLearner:
 
 def _prepare_process(config: LearnerConfig) -> torch.device:
     """Process group of one rank, threads and device; must run before DeepSpeed is imported."""
-    if int(os.environ.get("WORLD_SIZE", "1")) != 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) != LEARNERS:
         raise UserError("more than one learner rank is not in this version")
     cuda = torch.cuda.is_available()
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         torch.set_num_threads(config.threads)
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
-        os.environ.setdefault(name, value)
+    # The only GPU that we see is number 0, whatever rank a launcher around us gave this process.
+    os.environ.update({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"})
     if not torch.distributed.is_initialized():
         store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
             "127.0.0.1", 0, world_size=1, is_master=True

@@ -7,6 +7,7 @@ it and loads it through vLLM's own layerwise reload.
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
+
+from palestra.policies import guards
 
 
 @dataclass
@@ -115,6 +118,8 @@ class ShmTrainerEngine(TrainerWeightTransferEngine[ShmTrainerInitInfo]):
                 tensors[name] = tensor.detach().cpu().contiguous()
         if not self.is_sender:
             return
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        guards.fits_folder(size, shutil.disk_usage(self.folder).free, self.folder)
         path = Path(self.folder) / f"palestra-{os.getpid()}-{uuid.uuid4().hex}.safetensors"
         try:
             save_file(tensors, path, metadata={"order": "\n".join(tensors)})

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from vllm.device_allocator import alloc_conf
 from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
 from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
 from palestra.policies import guards
+from palestra.policies.guards import Shape
 from palestra.policies.learner import DeepSpeedLearner
 from palestra.policies.shm_transfer import ShmTrainerInitInfo
 from palestra.policies.vllm_plugin import register
+from palestra.rl.errors import UserError
 
 BUFFER_BYTES = 1 << 30
+"""Of packed transfers, and of what ZeRO 3 gathers at once; more where one tensor is larger."""
 
 
 class LearnerSource(WeightSource):
@@ -32,25 +38,85 @@ class LearnerSource(WeightSource):
         ]
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        yield from self.learner.named_weights()
+        import deepspeed
+
+        gather = self.learner.config.zero_stage == 3
+        parameters = dict(self.learner.engine.module.model.named_parameters())
+        for names in buckets(self.metadata(), BUFFER_BYTES):
+            chosen = [parameters[name] for name in names]
+            with deepspeed.zero.GatheredParameters(chosen, enabled=gather):
+                for name, tensor in zip(names, chosen, strict=True):
+                    yield name, tensor.detach()
+
+
+def buckets(metadata: Iterable[ParamMeta], room: int) -> Iterator[list[str]]:
+    """Names in order, in groups of at most ``room`` bytes or of one tensor."""
+    group: list[str] = []
+    held = 0
+    for meta in metadata:
+        if group and held + size_of(meta) > room:
+            yield group
+            group, held = [], 0
+        group.append(meta.name)
+        held += size_of(meta)
+    if group:
+        yield group
+
+
+def size_of(meta: ParamMeta) -> int:
+    """Bytes on the wire."""
+    return int(meta.dtype.itemsize * torch.Size(meta.shape).numel())
 
 
 def trainer_engine(learner: DeepSpeedLearner, client: Any) -> Any:
-    """A ready-to-send trainer engine: CUDA IPC on a GPU, shared memory elsewhere."""
+    """A ready-to-send trainer engine: CUDA IPC on a GPU, shared memory elsewhere.
+
+    Raises EngineError when the learner's tensors are not those of its checkpoint.
+    """
     register()
     source = LearnerSource(learner)
+    model = learner.engine.module.model
+    guards.same_tensors(
+        {meta.name: meta.shape for meta in source.metadata()},
+        checkpoint_shapes(Path(learner.folder)),
+        optional=not_sent(model),
+    )
     info: Any = ShmTrainerInitInfo(rank=0)
     if learner.device.type == "cuda":
         from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 
-        guards.export_allowed(os.environ)
-        largest = max(meta.dtype.itemsize * _count(meta.shape) for meta in source.metadata())
-        buffer = max(BUFFER_BYTES, largest)
-        guards.fits_buffer(largest, buffer)
+        buffer = max(BUFFER_BYTES, *map(size_of, source.metadata()))
         # Not packed would keep a second full model on the GPU until the update is finished.
         info = IPCTrainerInitInfo(rank=0, packed=True, packed_buffer_size_bytes=buffer)
     return WeightTransferTrainerFactory.trainer_init(info, client=client, source=source)
 
 
-def _count(shape: tuple[int, ...]) -> int:
-    return int(torch.Size(shape).numel())
+def check_transfer(engine: Any) -> None:
+    """Before every CUDA IPC transfer: what is to be sent fits, and may be exported."""
+    live = alloc_conf.expandable_segments_enabled()
+    if live is None:  # torch would not tell
+        live = alloc_conf.expandable_segments_enabled_from_env()
+    guards.export_allowed(live)
+    guards.fits_buffer(max(map(size_of, engine.source.metadata())), engine.packed_buffer_size_bytes)
+
+
+def checkpoint_shapes(folder: Path) -> dict[str, Shape]:
+    """Names and shapes of a Hugging Face folder's tensors, from the headers of its files."""
+    index = folder / "model.safetensors.index.json"
+    files = {"model.safetensors"}
+    if index.is_file():
+        files = set(json.loads(index.read_text())["weight_map"].values())
+    shapes: dict[str, Shape] = {}
+    for file in sorted(files):
+        if not (folder / file).is_file():
+            raise UserError(f"{folder} holds no {file}; convert its weights to safetensors")
+        with safe_open(folder / file, framework="pt") as tensors:
+            names = tensors.keys()
+            shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
+    return shapes
+
+
+def not_sent(model: Any) -> list[str]:
+    """Patterns of names that a checkpoint may hold but the model does not train."""
+    patterns = list(model._keys_to_ignore_on_load_unexpected or [])
+    return [*patterns, r"^lm_head\.weight$"] if model.config.tie_word_embeddings else patterns

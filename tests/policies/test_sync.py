@@ -1,0 +1,132 @@
+"""A real vLLM engine and a real DeepSpeed learner: what the guards read is really there."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palestra.policies import counters
+from palestra.policies.colocate import Colocated, start_up
+from palestra.policies.config import EngineConfig, LearnerConfig, TinyConfig
+from palestra.policies.engine import VllmEngine
+from palestra.policies.learner import DeepSpeedLearner
+from palestra.policies.tiny import build
+from palestra.rl.errors import EngineError
+from palestra.rl.objectives.k25 import K25
+from palestra.rl.types import Batch, Completion, Sample
+
+pytestmark = pytest.mark.timeout(1200)
+SAMPLE = Sample(
+    token_ids=(5, 6, 7, 8),
+    loss_mask=(False, True, True, True),
+    logprobs=(0.0, -6.0, -6.0, -6.0),
+    advantages=(0.0, 1.0, 1.0, 1.0),
+    ptx=(0.0,) * 4,
+    temperature=1.0,
+)
+
+
+class Calls:
+    """The methods of a learner as coroutines: each in a thread, as an actor would be."""
+
+    def __init__(self, learner: DeepSpeedLearner) -> None:
+        self.learner = learner
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any) -> Any:
+            return await asyncio.to_thread(getattr(self.learner, name), *args)
+
+        return call
+
+    async def device(self) -> str:
+        return counters.device_id()
+
+    async def environment(self) -> dict[str, str]:
+        return counters.environment()
+
+
+class Client:
+    """vLLM's ``VLLMWeightSyncClient`` from the learner's thread into the engine's loop."""
+
+    def __init__(self, engine: VllmEngine, loop: asyncio.AbstractEventLoop) -> None:
+        self.engine = engine
+        self.loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: Any) -> Any:
+            coroutine = getattr(self.engine, name)(*args)
+            return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+        return call
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """Takes back what vLLM and the learner put into the environment of this process."""
+    before = dict(os.environ)
+    yield
+    test = {name: os.environ[name] for name in ("PYTEST_CURRENT_TEST",) if name in os.environ}
+    os.environ.clear()
+    os.environ.update(before | test)
+
+
+async def gather(calls: Any) -> list[Completion]:
+    return list(await asyncio.gather(*calls))
+
+
+def test_real_sides_pass_every_guard_until_a_tensor_is_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    shape = TinyConfig(
+        vocab_size=400, hidden_size=64, intermediate_size=64, layers=2, heads=2, kv_heads=1
+    )
+    build(folder, shape, ["def add(a, b):\n    return a + b\n"], [], seed=0)
+    asyncio.run(steps(folder))
+    assert [p for p in multiprocessing.active_children() if p.name == "EngineCore"] == []
+
+
+async def steps(folder: Path) -> None:
+    engine = VllmEngine(str(folder), EngineConfig(), max_model_len=256)
+    try:
+        learner = await start_up(engine, lambda: start_learner(engine, folder))
+        colocated = Colocated(
+            engine,
+            learner,
+            probe=[range(5, 90), range(9, 20)],
+            stop_ids=(1,),
+            mismatch_limit=1e-5,
+            gather=gather,
+            say=lambda text: None,
+        )
+        for version in range(3):
+            assert (await colocated.publish(version))["mismatch/probe_max"] < 1e-5
+            metrics = await colocated.learn(Batch(step=version + 1, samples=(SAMPLE,)))
+            assert metrics["actor/grad_norm"] > 0
+            assert metrics["memory/engine_rss_bytes"] > metrics["memory/learner_rss_bytes"]
+        await leave_out_a_layer(colocated, learner)
+        with pytest.raises(EngineError, match="cannot checksums"):
+            await engine.checksums()
+    finally:
+        await engine.close()
+
+
+async def start_learner(engine: VllmEngine, folder: Path) -> Calls:
+    config = LearnerConfig(threads=1, lr=1e-3)
+    learner = DeepSpeedLearner(str(folder), config, K25(alpha=0.5, beta=2.0, tau=0.05))
+    await asyncio.to_thread(learner.connect, Client(engine, asyncio.get_running_loop()))
+    return Calls(learner)
+
+
+async def leave_out_a_layer(colocated: Colocated, learner: Calls) -> None:
+    source = learner.learner._transfer.source
+    whole = list(source)
+    kept = [(name, tensor) for name, tensor in whole if "layers.1.mlp.down" not in name]
+    assert len(kept) == len(whole) - 1
+    learner.learner._transfer.source = kept
+    with pytest.raises(EngineError, match="left out weights of RowParallelLinear"):
+        await colocated.publish(3)
