@@ -85,26 +85,26 @@ class Docker(DockerKeeper):
 
     async def create(self, spec: BoxSpec) -> RemoteBox:
         """A fresh box, or the one whose ``key`` it is; raises ``CreateError``."""
-        name = box_name(spec)
         image = await self._images.pinned(spec.image or self._image)
-        plan = settings.Plan(spec, image, self._cpus, self._runtime)
+        first = settings.FIRST_REMAPPED if self.daemon.maps_users else settings.FIRST_USER
+        plan = settings.Plan(box_name(spec), spec, image, self._cpus, self._runtime, first)
         loop, begun = asyncio.get_running_loop(), asyncio.Event()
 
         def make(api: Any) -> _Made:
             loop.call_soon_threadsafe(begun.set)
-            return _made(api, name=name, plan=plan)
+            return _made(api, plan)
 
         job = self.daemon.submit(make)
         try:
             await _within(_QUEUE_S, "queue", begun.wait())
-            made, link = await _within(_READY_S, "start", self._linked(job, spec))
+            made, link = await _within(_READY_S, "start", self._linked(job, plan))
         except DaemonFault as fault:
             raise CreateError(fault.stage, str(fault)) from fault
         except BaseException:
             await completed(self._settle(job))
             raise
         return RemoteBox(
-            name,
+            plan.name,
             spec,
             link,
             inquire=partial(self._inquire, made.id),
@@ -121,12 +121,14 @@ class Docker(DockerKeeper):
             if made.ours:
                 await self.remove(made.id)
 
-    async def _linked(self, job: Future[_Made], spec: BoxSpec) -> tuple[_Made, Link]:
+    async def _linked(self, job: Future[_Made], plan: settings.Plan) -> tuple[_Made, Link]:
+        spec, number = plan.spec, settings.user(plan)
         made = await asyncio.shield(asyncio.wrap_future(job))
         # Adopted, a box has another supervisor too; the one of this connection goes with it.
         orphan_s = 0.0 if not made.ours else spec.ttl if spec.key else _ORPHAN_S
         channel = await Attached.over(made.connection)
         config = configuration(spec, machine=self.daemon.machine, ttl=spec.ttl, orphan_s=orphan_s)
+        config["user"] = (number, number)
         try:
             return made, await Link.opened(channel, config)
         except LinkLost as lost:
@@ -165,7 +167,7 @@ class _Made(NamedTuple):
     ours: bool
 
 
-def _made(api: Any, *, name: str, plan: settings.Plan) -> _Made:
+def _made(api: Any, plan: settings.Plan) -> _Made:
     """A container that runs, or the one of that name that exists already."""
     from docker.errors import APIError
     from docker.types import LogConfig
@@ -175,12 +177,12 @@ def _made(api: Any, *, name: str, plan: settings.Plan) -> _Made:
     until = time.monotonic() + _READY_S
     while True:
         try:
-            answer = api.create_container(name=name, host_config=host, **settings.container(plan))
+            answer = api.create_container(host_config=host, **settings.container(plan))
             return _started(api, answer)
         except APIError as error:
             if error.status_code != 409 or not plan.spec.key or time.monotonic() > until:
                 raise
-        if found := _adopted(api, name, plan):
+        if found := _adopted(api, plan):
             return found
         time.sleep(_TURN_S)
 
@@ -201,15 +203,15 @@ def _started(api: Any, answer: Mapping[str, Any]) -> _Made:
     return _Made(ident, connection, ours=True)
 
 
-def _adopted(api: Any, name: str, plan: settings.Plan) -> _Made | None:
+def _adopted(api: Any, plan: settings.Plan) -> _Made | None:
     """The container of that name, with a supervisor of our own in it; none when it is only just
     being made, or removed."""
     from docker.errors import APIError
 
     try:
-        facts = api.inspect_container(name)
+        facts = api.inspect_container(plan.name)
         if facts["Config"]["Labels"].get(settings.SHAPE) != settings.shape(plan):
-            raise CreateError("start", f"{name} exists with another image or other limits")
+            raise CreateError("start", f"{plan.name} exists with another image or other limits")
         ident = str(facts["Id"])
         if facts["State"]["Status"] == "created":
             api.start(ident)

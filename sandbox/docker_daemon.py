@@ -69,7 +69,9 @@ class Daemon:
             # Kept alive they are of no use: the package has a pool of connections per address.
             self.api.headers["Connection"] = "close"
             arch = str(self.api.version()["Arch"])
+            security = " ".join(self.api.info().get("SecurityOptions") or ())
         self.machine = _MACHINES.get(arch, arch)
+        self.maps_users = "name=userns" in security or "name=rootless" in security
 
     async def call(self, work: Callable[[Any], _T]) -> _T:
         """``work(api)`` in a thread; raises ``DaemonFault``. A call that has begun goes on when we

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 
 from palestra.sandbox.base import BoxSpec
 from palestra.sandbox.docker_images import Image
-from palestra.sandbox.limits import Limits
 from palestra.sandbox.link import BOOT
 from palestra.sandbox.owner import Owner
-from palestra.sandbox.remote import FOLDER, USER
+from palestra.sandbox.remote import FOLDER
 
 LABEL = "palestra."
 BOX = LABEL + "box"
@@ -25,8 +24,31 @@ OWNER, EXPIRES, SHAPE = f"{BOX}.owner", f"{BOX}.expires-at", f"{BOX}.shape"
 CAPABILITIES = ("KILL", "SETGID", "SETUID")
 """What the supervisor needs to run commands as another user and to end them; they have none."""
 
+FIRST_USER, FIRST_REMAPPED = 1_000_000_000, 10_000
+"""Lowest number of a user in boxes; where a daemon maps users, there are only 65,536 of them."""
+
 _SHM = 64 << 20
 _INODES = 200_000
+_USERS = 50_000
+
+
+class Plan(NamedTuple):
+    """What a container is made of; ``cpus`` is a share of processors, ``runtime`` an OCI runtime
+    (empty: the daemon's own), ``first_user`` the lowest number of a user in boxes."""
+
+    name: str
+    spec: BoxSpec
+    image: Image
+    cpus: float
+    runtime: str
+    first_user: int = FIRST_USER
+
+
+def user(plan: Plan) -> int:
+    """The user and group of commands in a box: hardly ever that of another box, and of nobody on
+    the machine, so that what the kernel counts per user is counted per box."""
+    digest = hashlib.sha256(plan.name.encode()).hexdigest()
+    return plan.first_user + int(digest[:12], 16) % _USERS
 
 
 def command(seconds: float) -> list[str]:
@@ -34,19 +56,10 @@ def command(seconds: float) -> list[str]:
     return ["python3", "-I", "-S", "-X", "utf8", "-c", BOOT, str(int(seconds) + 1)]
 
 
-class Plan(NamedTuple):
-    """What a container is made of; ``cpus`` is a share of processors, ``runtime`` an OCI runtime
-    (empty: the daemon's own)."""
-
-    spec: BoxSpec
-    image: Image
-    cpus: float
-    runtime: str
-
-
 def container(plan: Plan) -> dict[str, Any]:
-    """Arguments of ``create_container``, but for the name and the ``host_config``."""
+    """Arguments of ``create_container``, but for the ``host_config``."""
     return {
+        "name": plan.name,
         "image": plan.image.id,
         "entrypoint": command(plan.spec.ttl),
         "command": [],
@@ -81,19 +94,19 @@ def host(plan: Plan) -> dict[str, Any]:
         "runtime": plan.runtime or None,
         "security_opt": ["no-new-privileges"],
         "shm_size": min(_SHM, memory // 8),
-        "tmpfs": mounts(limits, plan.image),
+        "tmpfs": mounts(plan),
     }
 
 
-def mounts(limits: Limits, image: Image) -> dict[str, str]:
+def mounts(plan: Plan) -> dict[str, str]:
     """The folders that can be written to: in memory, of which they leave a quarter to processes.
 
     Folders that the image declares as volumes would be disk space without a bound: hidden.
     """
-    uid, gid = USER
-    own = f"mode=0700,uid={uid},gid={gid}"
+    limits, number = plan.spec.limits, user(plan)
+    own = f"mode=0700,uid={number},gid={number}"
     base = f"rw,nosuid,nodev,nr_inodes={_INODES}"
-    hidden = dict.fromkeys(image.volumes, "ro,noexec,nosuid,nodev,size=4096")
+    hidden = dict.fromkeys(plan.image.volumes, "ro,noexec,nosuid,nodev,size=4096")
     return hidden | {
         FOLDER: f"{base},exec,{own},size={limits.memory * 3 // 8}",
         "/tmp": f"{base},exec,mode=1777,size={min(limits.tmp, limits.memory // 4)}",

@@ -11,11 +11,17 @@ import docker as sdk
 import pytest
 from docker.errors import DockerException, ImageNotFound
 
-from palestra.sandbox.base import CreateError
+from palestra.sandbox.base import BoxSpec, CreateError
 from palestra.sandbox.docker import Docker
 from palestra.sandbox.docker_daemon import DaemonFault, understood
-from palestra.sandbox.docker_images import Images
-from palestra.sandbox.docker_settings import discarded
+from palestra.sandbox.docker_images import Image, Images
+from palestra.sandbox.docker_settings import (
+    FIRST_REMAPPED,
+    FIRST_USER,
+    Plan,
+    discarded,
+    user,
+)
 from palestra.sandbox.images import full_name, mirrored
 
 DIGEST = "sha256:" + "0" * 64
@@ -203,6 +209,15 @@ def test_messages_of_the_daemon_are_understood(said: str, stage: str) -> None:
     fault = understood(said)
     assert isinstance(fault, DaemonFault) and fault.stage == stage
     assert said in str(fault)
+
+
+def test_users_of_boxes_differ_and_fit_where_the_daemon_maps_them() -> None:
+    def users(first: int) -> set[int]:
+        image = Image(DIGEST, ())
+        return {user(Plan(f"b{n}", BoxSpec(), image, 1.0, "", first)) for n in range(100)}
+
+    assert len(users(FIRST_USER)) > 90 and min(users(FIRST_USER)) >= FIRST_USER
+    assert 0 < min(users(FIRST_REMAPPED)) and max(users(FIRST_REMAPPED)) < 1 << 16
 
 
 def test_limits_that_a_kernel_does_not_support_are_seen() -> None:
