@@ -70,8 +70,8 @@ class VllmEngine:
     async def cached_tokens(self, token_ids: Sequence[int]) -> int:
         """How much of a prompt the prefix cache holds. The prompt is ``token_ids`` over and over,
         for more than two blocks of the cache; asking puts it there."""
-        size = 2 * self._llm.vllm_config.cache_config.block_size + 1
-        prompt = list(itertools.islice(itertools.cycle(token_ids), size))
+        (block, *_) = await self._llm.collective_rpc("palestra_cache_block")
+        prompt = list(itertools.islice(itertools.cycle(token_ids), 2 * block + 1))
         final = await self._ask(prompt, _params(ONE_TOKEN))
         return int(final.num_cached_tokens)
 

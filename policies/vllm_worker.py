@@ -22,6 +22,12 @@ class WorkerReport:
     def palestra_counters(self) -> dict[str, int]:
         return counters.host() | counters.device_used()
 
+    def palestra_cache_block(self) -> int:
+        """Tokens at whose multiples the prefix cache is hit: more than a block of the KV cache for
+        models with several kinds of attention."""
+        config = self.cache_config  # type: ignore[attr-defined]
+        return int(config.cache_hit_alignment_tokens or config.block_size)
+
     def palestra_watch(self) -> None:
         """Take note of layers that the coming update leaves out."""
         self._palestra_unloaded = Unloaded()

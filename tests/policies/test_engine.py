@@ -36,7 +36,6 @@ class FakeLLM:
         self.gate = asyncio.Event()
         self.gate.set()
         self.vllm_config = Record(
-            cache_config=Record(block_size=BLOCK),
             model_config=Record(hf_config=Record(tie_word_embeddings=False)),
         )
 
@@ -85,8 +84,12 @@ class FakeLLM:
 
     async def collective_rpc(self, method: str) -> list[Any]:
         self.note(method)
-        counted = {"rss_bytes": 1 << 40, "device_bytes": 3}
-        return [self.unloaded if method == "palestra_unloaded" else counted]
+        answers = {
+            "palestra_unloaded": self.unloaded,
+            "palestra_counters": {"rss_bytes": 1 << 40, "device_bytes": 3},
+            "palestra_cache_block": BLOCK,
+        }
+        return [answers.get(method)]
 
     async def start_weight_update(self) -> None:
         self.note("start")
@@ -235,7 +238,7 @@ def test_nothing_is_computed_while_something_sleeps(
     for call in (engine.generate([1], SAMPLING), engine.cached_tokens([1]), engine.checksums()):
         with pytest.raises(EngineError, match="cannot"):
             run(call)
-    assert llm.calls == []
+    assert not {"generate", "checksums"} & set(llm.calls)
 
 
 @pytest.mark.parametrize("fails", ["start", "update", "finish", "wake kv_cache"])
