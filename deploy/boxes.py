@@ -14,6 +14,7 @@ from palestra.sandbox.auto import choose
 from palestra.sandbox.checks import make_grader, run_checks
 from palestra.sandbox.config import SandboxConfig
 from palestra.sandbox.keeper import reap
+from palestra.sandbox.warm import warm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,11 @@ def open_boxes(config: SandboxConfig | None = None, *, unsafe_local: bool) -> Bo
     return Boxes(
         provider=provider,
         run_checks=partial(run_checks, check_s=config.check_s),
-        grader=make_grader(provider, concurrency=config.max_boxes, check_s=config.check_s),
+        grader=make_grader(
+            warm(provider, spare=config.max_boxes) or provider,
+            concurrency=config.max_boxes,
+            check_s=config.check_s,
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from palestra.rl.types import ExecResult
 from palestra.sandbox import seccomp, workspace
 from palestra.sandbox.base import BoxSpec
 from palestra.sandbox.limits import Limits, cgroup_guarantees
-from palestra.sandbox.local import PYTHON, SEARCH_PATH, Launch, file_with
+from palestra.sandbox.local import PYTHON, SEARCH_PATH, Launch, WarmLaunch, Wrap, file_with
 from palestra.sandbox.local_backend import LocalBackend
 from palestra.sandbox.process import Command, Ended
 
@@ -69,20 +69,36 @@ class Bubblewrap(LocalBackend):
     def launch(self, folder: Path, spec: BoxSpec) -> Launch:
         """One bwrap per command: its namespaces end with it, and so does all that it started."""
         base = self._base(folder / "work", spec.limits, self.user)
+        wrap = self._wrapper(base, self.user, self._filter)
+        return Launch(wrap=wrap, told=_told)
 
+    def warm(self, limits: Limits) -> WarmLaunch:
+        """How a zygote is started in a box of ``limits``; see ``sandbox/zygote.py``.
+
+        Run by root it keeps the power to become ``nobody`` and to mount /proc anew; then it shuts
+        itself into a user namespace. Raises ``SandboxError`` where there is no filter.
+        """
+        if not self._filter:
+            raise SandboxError("no seccomp filter for this machine")
+        words = [*_namespaces(self.user, nesting=True), *_mounts(limits, proc_writable=True)]
+        words += ["--dir", _INSIDE, "--remount-ro", "/", "--chdir", _INSIDE]
+        wrap = self._wrapper(words, None, seccomp.build(nesting=True))
+        return WarmLaunch(wrap=wrap, user=self.user)
+
+    def _wrapper(self, base: Sequence[str], user: int | None, filter: bytes) -> Wrap:
         def wrap(argv: Sequence[str], env: Mapping[str, str], status: int) -> Command:
             words = [*base, "--json-status-fd", str(status)]
             for key, value in {**_ENVIRONMENT, **env}.items():
                 words += ["--setenv", key, value]
-            fds = [file_with(self._filter)] if self._filter else []
+            fds = [file_with(filter)] if filter else []
             words += [word for fd in fds for word in ("--seccomp", str(fd))]
             # Not on the command line, which is seen in the box and by other users of the machine.
             fds.append(file_with(b"".join(os.fsencode(word) + b"\0" for word in words)))
-            argv = [self._program, "--args", str(fds[-1]), "--", *_becoming(self.user), *argv]
+            argv = [self._program, "--args", str(fds[-1]), "--", *_becoming(user), *argv]
             # The root as working folder: PWD of the outer shell can be read in /proc/1/environ.
             return Command(argv=argv, cwd=Path("/"), fds=(status, *fds), owned=tuple(fds))
 
-        return Launch(wrap=wrap, told=_told)
+        return wrap
 
     def _base(self, work: Path, limits: Limits, user: int | None) -> list[str]:
         words = [*_namespaces(user), *_mounts(limits)]
@@ -120,16 +136,16 @@ def _told(ended: Ended) -> ExecResult | None:
     return replace(result, exit_code=None, signal=code - 128) if 128 < code <= 192 else result
 
 
-def _namespaces(user: int | None) -> list[str]:
+def _namespaces(user: int | None, *, nesting: bool = False) -> list[str]:
+    """``nesting``: what is started may make user namespaces of its own."""
     words = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
     words += ["--unshare-cgroup-try", "--new-session", "--clearenv", "--hostname", "box"]
     # Takes effect when the *thread* that started bwrap ends: start boxes from a lasting one.
     words += ["--die-with-parent", "--cap-drop", "ALL"]
     if user is None:
-        return [*words, "--unshare-user", "--disable-userns"]
-    return words + [
-        w for cap in ("SETUID", "SETGID", "SETPCAP") for w in ("--cap-add", f"CAP_{cap}")
-    ]
+        return [*words, "--unshare-user", *([] if nesting else ["--disable-userns"])]
+    needed = ["SETUID", "SETGID", "SETPCAP", *(["SYS_ADMIN"] if nesting else [])]
+    return words + [word for cap in needed for word in ("--cap-add", f"CAP_{cap}")]
 
 
 def _becoming(user: int | None) -> list[str]:
@@ -140,7 +156,7 @@ def _becoming(user: int | None) -> list[str]:
     return [*words, "--bounding-set=-all", "--no-new-privs", "--"]
 
 
-def _mounts(limits: Limits) -> list[str]:
+def _mounts(limits: Limits, *, proc_writable: bool = False) -> list[str]:
     words = ["--ro-bind", "/usr", "/usr"]
     for path in _SYSTEM:
         if Path(path).is_symlink():
@@ -150,7 +166,8 @@ def _mounts(limits: Limits) -> list[str]:
     for name in _ETC:
         words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     # Run by root, bwrap leaves /proc/sys/* writable, and core_pattern is an escape: read-only.
-    words += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    words += ["--proc", "/proc", *([] if proc_writable else ["--remount-ro", "/proc"])]
+    words += ["--dev", "/dev", "--remount-ro", "/dev"]
     for path in ("/tmp", "/dev/shm"):
         words += ["--perms", "1777", "--size", str(limits.tmp), "--tmpfs", path]
     if not PYTHON.is_relative_to("/usr"):

@@ -7,11 +7,11 @@ files of the candidate are not looked at. See ``worker`` for the side inside the
 from __future__ import annotations
 
 import asyncio
-import marshal
 import os
 from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Protocol, runtime_checkable
 
 from palestra.rl.errors import SandboxError, UserError
 from palestra.rl.types import (
@@ -32,7 +32,7 @@ from palestra.rl.types import (
 from palestra.sandbox.codec import decode, encode
 from palestra.sandbox.compare import same, shown
 from palestra.sandbox.process import REPORT_BYTES
-from palestra.sandbox.shipping import MAGIC, packed
+from palestra.sandbox.shipping import PYTHON, booted
 from palestra.sandbox.worker import ERROR, FAILED, HELLO, PASSED, TIMEOUT, VALUE
 
 CHECK_S = 2.0
@@ -43,33 +43,10 @@ MAX_ARTIFACT = 1 << 20
 
 _MEMORY = 1 << 30
 _CALL_MODULES = ("sandbox.codec", "sandbox.worker")
-_TEST_MODULES = (*_CALL_MODULES, "sandbox.peer", "sandbox.tester")
+TEST_MODULES = (*_CALL_MODULES, "sandbox.peer", "sandbox.tester")
 _PRELOAD_FROM = 4
-_PRELOAD = ["collections", "functools", "heapq", "itertools", "math", "operator", "random", "re"]
-_PRELOAD += ["string", "typing"]
-
-# Not -I: it would ignore PYTHONHASHSEED, and verdicts should not depend on the order of sets. The
-# environment is made by us, so PYTHON* variables are no danger; "" leaves the path at once.
-_BOOT = """
-import sys
-sys.path[:] = [p for p in sys.path if p]
-import marshal, os
-def take(size):
-    chunks = []
-    while size:
-        data = os.read(0, size)
-        if not data:
-            raise SystemExit(3)
-        chunks.append(data)
-        size -= len(data)
-    return b"".join(chunks)
-magic, modules, plan = marshal.loads(take(int.from_bytes(take(4), "big")))
-same = getattr(sys.modules["_frozen_importlib_external"], "MAGIC_NUMBER", None) == magic
-for name, code, text in modules:
-    module = sys.modules[name] = type(sys)(name)
-    exec(marshal.loads(code) if same else compile(text, name, "exec"), module.__dict__)
-sys.modules["palestra.sandbox.worker"].main(plan)
-"""
+PRELOAD = ["collections", "functools", "heapq", "itertools", "math", "operator", "random", "re"]
+PRELOAD += ["string", "typing"]
 
 
 async def run_checks(
@@ -89,13 +66,18 @@ async def run_checks(
     if not any(job.checks for job in jobs):
         return [[] for _ in jobs]
     ended = await box.exec(
-        ["python3", "-s", "-S", "-c", _BOOT],
+        PYTHON,
         stdin=_request(jobs, check_s),
         env={"PYTHONHASHSEED": "0"},
         timeout=timeout,
         max_output=4096,
         report=True,
     )
+    return judged(jobs, ended)
+
+
+def judged(jobs: Sequence[CheckJob], ended: ExecResult) -> list[list[CheckResult]]:
+    """What the worker's report says of each check; raises ``SandboxError`` if it never started."""
     if not ended.report.startswith(HELLO):
         raise SandboxError(f"the worker did not start: {_why(ended)}")
     answers = _answers(ended.report[len(HELLO) :])
@@ -106,27 +88,57 @@ async def run_checks(
     ]
 
 
+@runtime_checkable
+class Runner(Protocol):
+    """Runs jobs where nothing else was run before; ``warm.Warm`` is one."""
+
+    async def run(
+        self, jobs: Sequence[CheckJob], *, timeout: float = 10.0, check_s: float = CHECK_S
+    ) -> list[list[CheckResult]]:
+        """What ``run_checks`` returns and raises."""
+        ...
+
+
+class Fresh:
+    """Runs jobs in a fresh box of ``provider``.
+
+    Example: ``[results] = await Fresh(Bubblewrap()).run([job])``
+    """
+
+    def __init__(self, provider: SandboxProvider) -> None:
+        self._provider = provider
+
+    async def run(
+        self, jobs: Sequence[CheckJob], *, timeout: float = 10.0, check_s: float = CHECK_S
+    ) -> list[list[CheckResult]]:
+        """See ``run_checks``."""
+        async with self._provider.open() as box:
+            return await run_checks(jobs, box, timeout=timeout, check_s=check_s)
+
+
 def make_grader(
-    provider: SandboxProvider,
+    boxes: SandboxProvider | Runner,
     *,
     concurrency: int | None = None,
     timeout: float | None = None,
     check_s: float = CHECK_S,
 ) -> Grader:
-    """A ``Grader`` that opens a fresh box of ``provider`` per call.
+    """A ``Grader`` that opens a fresh box of a provider per call, or uses a runner, as ``Warm`` is.
 
     ``concurrency`` boxes at a time (default: twice the processors); ``timeout`` in seconds for
     the whole run of a task's checks (default: 10 and ``check_s`` per check); ``check_s`` as in
     ``run_checks``.
     """
-    return _Grader(provider, concurrency or 2 * len(os.sched_getaffinity(0)), timeout, check_s)
+    concurrency = concurrency or 2 * len(os.sched_getaffinity(0))
+    runner = boxes if isinstance(boxes, Runner) else Fresh(boxes)
+    return _Grader(runner, concurrency, timeout, check_s)
 
 
 class _Grader:
     def __init__(
-        self, provider: SandboxProvider, concurrency: int, timeout: float | None, check_s: float
+        self, runner: Runner, concurrency: int, timeout: float | None, check_s: float
     ) -> None:
-        self._provider = provider
+        self._runner = runner
         self._concurrency = concurrency
         self._timeout = timeout
         self._check_s = check_s
@@ -140,8 +152,8 @@ class _Grader:
         job = CheckJob(files=candidate, checks=task.hidden, test_files=task.test_files)
         timeout = self._timeout or 10.0 + self._check_s * len(task.hidden)
         try:
-            async with self._turn(), self._provider.open() as box:
-                runs = run_checks([job], box, timeout=timeout, check_s=self._check_s)
+            async with self._turn():
+                runs = self._runner.run([job], timeout=timeout, check_s=self._check_s)
                 [results] = await runs
         except SandboxError as error:
             return Verdict(outcome=Outcome.INFRA_FAILURE, reason=str(error))
@@ -189,29 +201,35 @@ def _why(ended: ExecResult) -> str:
 
 def _request(jobs: Sequence[CheckJob], check_s: float) -> bytes:
     """Boot frame (code and candidates), then the tests, which candidates must not inherit."""
-    planned: list[dict[str, object]] = []
+    plan, secret = plan_of(jobs, check_s)
+    return booted(TEST_MODULES if secret else _CALL_MODULES, "sandbox.worker", plan) + secret
+
+
+def plan_of(jobs: Sequence[CheckJob], check_s: float) -> tuple[dict[str, object], bytes]:
+    """The plan of ``worker.main``, and the tests, which follow it on standard input.
+
+    Raises ``UserError`` for a check whose literals cannot be read.
+    """
+    found: list[dict[str, object]] = []
     secrets: list[bytes] = []
     offset = 0
     for job in jobs:
         secret = _secret(job)
-        planned.append(_planned(job, (offset, len(secret))))
+        found.append(_planned(job, (offset, len(secret))))
         secrets.append(secret)
         offset += len(secret)
     units = any(isinstance(check, UnitCheck) for job in jobs for check in job.checks)
-    preload = (["unittest"] if units else []) + (_PRELOAD if len(jobs) >= _PRELOAD_FROM else [])
     plan = {
-        "jobs": planned,
+        "jobs": found,
         "secret": offset,
         "check_s": check_s,
         "memory": _MEMORY,
         # A share each, so that one candidate cannot use up what the report may hold.
         "room": min(1 << 20, REPORT_BYTES * 3 // 4 // len(jobs)),
-        "preload": preload,
+        "preload": (["unittest"] if units else [])
+        + (PRELOAD if len(jobs) >= _PRELOAD_FROM else []),
     }
-    # Version 2 of marshal is read by every Python 3; the code inside only by our own version.
-    modules = packed(*(_TEST_MODULES if offset else _CALL_MODULES))
-    boot = marshal.dumps((MAGIC, modules, plan), 2)
-    return b"".join([len(boot).to_bytes(4, "big"), boot, *secrets])
+    return plan, b"".join(secrets)
 
 
 def _planned(job: CheckJob, secret: tuple[int, int]) -> dict[str, object]:

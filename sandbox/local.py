@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +52,14 @@ class Launch:
     wrap: Wrap
     stop: Callable[[int], None] = kill_group
     told: Callable[[Ended], ExecResult | None] = lambda ended: ended.result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmLaunch:
+    """How a backend starts a zygote (``sandbox/zygote.py``); ``user`` is whom it has to become."""
+
+    wrap: Wrap
+    user: int | None
 
 
 class LocalBox:
@@ -102,6 +111,23 @@ class LocalBox:
             running=self._running,
         )
         return self._judged(ended, oom=self._cgroup.oom_kills > oom_kills)
+
+    def start(self, command: Command, stdin: int, stderr: int) -> subprocess.Popen[bytes]:
+        """Start a process within the limits of the box, which the caller ends; or ``OSError``."""
+        try:
+            return subprocess.Popen(
+                [*self._prologue(), *command.argv],
+                stdin=stdin,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                cwd=command.cwd,
+                env=dict(command.env),
+                pass_fds=command.fds,
+                start_new_session=True,
+            )
+        finally:
+            for fd in command.owned:
+                os.close(fd)
 
     async def read(self, path: str, *, max_bytes: int = 1 << 20) -> bytes:
         """Read a regular file below the work folder; raises ``PathRefused``."""

@@ -39,6 +39,7 @@ lchown:94:0 fchownat:260:54 utime:132:0 utimes:235:0 futimesat:261:0 utimensat:2
 setxattr:188:5 lsetxattr:189:6 fsetxattr:190:7 removexattr:197:14 lremovexattr:198:15
 fremovexattr:199:16
 """
+_NESTING = "unshare:272:97 setns:308:268 mount:165:40"
 _CLONE = "clone:56:220"
 _CLONE3 = 435
 
@@ -54,6 +55,7 @@ def build(
     deny_sockets: bool = False,
     shared_user: bool = False,
     fake_metadata: bool = False,
+    nesting: bool = False,
 ) -> bytes:
     """The filter for ``machine`` (empty: this one) as an array of ``struct sock_filter``.
 
@@ -61,14 +63,17 @@ def build(
     is for commands that have a network and run as the user of their supervisor: sockets are Unix
     sockets, and limits are set for oneself only.
     ``fake_metadata`` turns chmod, chown, utime and setxattr into successes that do nothing.
+    ``nesting`` lets pass what makes namespaces and mounts: for a supervisor that has the power, and
+    whose children have lost it.
     """
     arch, column = _MACHINES[machine or platform.machine()]
     program = [(_LOAD, 0, 0, _ARCH), (_JEQ, 1, 0, arch), (_RETURN, 0, 0, _KILL)]
     program += [(_LOAD, 0, 0, _NR), (_JGE, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)]
     # clone3 hides its flags behind a pointer; with ENOSYS every libc falls back to clone.
     program += _refuse(_CLONE3, _ERRNO | errno.ENOSYS)
+    kept = _numbers(_NESTING, column) if nesting else []
     for number in _numbers(_DENIED + (_SOCKET if deny_sockets else ""), column):
-        program += _refuse(number, _ERRNO | errno.EPERM)
+        program += [] if number in kept else _refuse(number, _ERRNO | errno.EPERM)
     for number in _numbers(_METADATA if fake_metadata else "", column):
         program += _refuse(number, _ERRNO)
     for table, value in ((_SOCKET, _AF_UNIX), (_LIMITS, 0)) if shared_user else ():

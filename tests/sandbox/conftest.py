@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from palestra.rl.errors import SandboxError
 from palestra.rl.types import SandboxProvider
 from palestra.sandbox.bubblewrap import Bubblewrap
+from palestra.sandbox.checks import Fresh, Runner
 from palestra.sandbox.landlock import Landlock
+from palestra.sandbox.warm import problem_of, warm
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
@@ -28,10 +32,28 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 @pytest.fixture(params=[Bubblewrap, Landlock], ids=["bubblewrap", "landlock"])
 def provider(request: pytest.FixtureRequest, tmp_path: Path) -> SandboxProvider:
     """Boxes below a folder of this test; skips where the machine lacks the mechanism."""
+    return _made(request.param, tmp_path)
+
+
+@pytest.fixture(scope="session", params=["fresh", "warm", "landlock"])
+def runner(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    """What runs checks: a fresh box per run, or warm ones that serve the whole session."""
+    kind = Landlock if request.param == "landlock" else Bubblewrap
+    provider = _made(kind, tmp_path_factory.mktemp("boxes"))
+    if request.param != "warm":
+        return Fresh(provider)
+    found = warm(provider)
+    return found or _lacking(problem_of(provider))
+
+
+def _made(kind: Callable[..., SandboxProvider], root: Path) -> SandboxProvider:
     try:
-        found: SandboxProvider = request.param(root=tmp_path)
+        return kind(root=root)
     except SandboxError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
-    return found
+        _lacking(str(error))
+
+
+def _lacking(problem: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(problem)
+    pytest.skip(problem)

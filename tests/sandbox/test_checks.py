@@ -22,13 +22,12 @@ from palestra.rl.types import (
     CheckResult,
     ExecResult,
     Outcome,
-    SandboxProvider,
     ScriptCheck,
     Task,
     UnitCheck,
 )
 from palestra.sandbox.bubblewrap import Bubblewrap
-from palestra.sandbox.checks import MAX_ARTIFACT, make_grader, run_checks
+from palestra.sandbox.checks import MAX_ARTIFACT, Fresh, Runner, make_grader, run_checks
 from palestra.sandbox.codec import decode, encode
 from palestra.sandbox.compare import same
 
@@ -122,22 +121,14 @@ BROKEN_MXEVAL = {64, 160, 367, 596, 601, 607, 631, 642, 927, 966}
 SKIPPED_EXERCISM = {"alphametics_test.AlphameticsTest.test_puzzle_with_ten_letters_and_199_addends"}
 
 
-def run(
-    provider: SandboxProvider, jobs: Sequence[CheckJob], **options: float
-) -> list[list[CheckResult]]:
-    async def inside() -> list[list[CheckResult]]:
-        async with provider.open() as box:
-            return await run_checks(jobs, box, **options)
-
-    return asyncio.run(inside())
+def run(runner: Runner, jobs: Sequence[CheckJob], **options: float) -> list[list[CheckResult]]:
+    return asyncio.run(runner.run(jobs, **options))
 
 
-def results(
-    provider: SandboxProvider, code: str, *checks: Check, **files: str
-) -> list[CheckResult]:
+def results(runner: Runner, code: str, *checks: Check, **files: str) -> list[CheckResult]:
     tests = {name + ".py": text for name, text in files.items()}
     job = CheckJob(files={"solution.py": code}, checks=checks, test_files=tests)
-    return run(provider, [job])[0]
+    return run(runner, [job])[0]
 
 
 def call(args: str, expected: str, function: str = "f") -> CallCheck:
@@ -243,12 +234,12 @@ def test_comparison(expected: object, got: object, verdict: bool) -> None:
     assert same(expected, got) is verdict
 
 
-def test_calls(provider: SandboxProvider) -> None:
+def test_calls(runner: Runner) -> None:
     code = (
         "def f(x):\n    if x == 3:\n        raise ValueError('three')\n    return [x, {x: 'é'}]\n"
     )
     found = results(
-        provider,
+        runner,
         code,
         call("(1,)", "[1, {1: 'é'}]"),
         call("(2,)", "[1, {1: 'é'}]"),
@@ -262,7 +253,7 @@ def test_calls(provider: SandboxProvider) -> None:
     assert found[4].got.startswith("AttributeError")
 
 
-def test_calls_reach_methods_packages_and_data_files(provider: SandboxProvider) -> None:
+def test_calls_reach_methods_packages_and_data_files(runner: Runner) -> None:
     files = {
         "pkg/__init__.py": "",
         "pkg/inner.py": "from pkg import other\nclass C:\n    f = staticmethod(lambda: other.K)\n",
@@ -270,32 +261,32 @@ def test_calls_reach_methods_packages_and_data_files(provider: SandboxProvider) 
         "data.txt": "payload",
     }
     check = CallCheck(id="x", module="pkg.inner", function="C.f", args="()", expected="'payload'")
-    assert passed(run(provider, [CheckJob(files=files, checks=(check,))])[0]) == [True]
+    assert passed(run(runner, [CheckJob(files=files, checks=(check,))])[0]) == [True]
 
 
-def test_a_hanging_check_fails_and_the_job_ends(provider: SandboxProvider) -> None:
+def test_a_hanging_check_fails_and_the_job_ends(runner: Runner) -> None:
     code = "import time\ndef f(x):\n    while x == 1: pass\n    if x == 2: time.sleep(99)\n    return x"
     job = CheckJob(
         files={"solution.py": code}, checks=tuple(call(f"({i},)", str(i)) for i in (0, 1, 3))
     )
-    found = run(provider, [job, job], check_s=0.3)
+    found = run(runner, [job, job], check_s=0.3)
     for one in found:
         assert passed(one) == [True, False, False]
         assert "no answer" in one[1].got and "not run" in one[2].got
 
 
-def test_an_exit_costs_only_its_own_check(provider: SandboxProvider) -> None:
+def test_an_exit_costs_only_its_own_check(runner: Runner) -> None:
     code = "import os\ndef f(x):\n    if x == 1: os._exit(0)\n    return x"
     checks = [call(f"({i},)", str(i)) for i in range(4)] + [
         script(f"assert f({i}) == {i}") for i in range(4)
     ]
-    assert passed(results(provider, code, *checks)) == [True, False, True, True] * 2
+    assert passed(results(runner, code, *checks)) == [True, False, True, True] * 2
 
 
-def test_jobs_do_not_share_state(provider: SandboxProvider) -> None:
+def test_jobs_do_not_share_state(runner: Runner) -> None:
     code = "import sys\nsys.seen = getattr(sys, 'seen', 0) + 1\ndef f(): return sys.seen"
     job = CheckJob(files={"solution.py": code}, checks=(call("()", "1"),))
-    assert all(all(passed(found)) for found in run(provider, [job] * 20))
+    assert all(all(passed(found)) for found in run(runner, [job] * 20))
 
 
 SHAPES = '''
@@ -365,7 +356,7 @@ LIMIT = 9
 )
 def test_scripts_use_candidates_as_if_they_were_local(code: str) -> None:
     names = ("Shape", "TooBig", "check", "gen", "sort", "apply", "echo", "LIMIT")
-    found = results(Bubblewrap(), SHAPES, script(code, *names))
+    found = results(Fresh(Bubblewrap()), SHAPES, script(code, *names))
     assert passed(found) == [True], found[0].got
 
 
@@ -382,7 +373,7 @@ def test_scripts_use_candidates_as_if_they_were_local(code: str) -> None:
     ],
 )
 def test_scripts_that_must_fail(code: str) -> None:
-    assert passed(results(Bubblewrap(), SHAPES, script(code, "echo", "Shape"))) == [False]
+    assert passed(results(Fresh(Bubblewrap()), SHAPES, script(code, "echo", "Shape"))) == [False]
 
 
 UNIT = """
@@ -416,18 +407,18 @@ class Second(unittest.TestCase):
 """
 
 
-def test_unit_tests(provider: SandboxProvider) -> None:
+def test_unit_tests(runner: Runner) -> None:
     code = "class Oops(ValueError): pass\ndef f(x):\n    if x < 0: raise Oops('negative')\n    return x"
     names = ["good", "bad", "raises", "skipped", "expected", "subtests", "skips_itself", "absent"]
     checks = [UnitCheck(id=f"f_test.First.test_{name}") for name in names]
     checks += [UnitCheck(id="f_test.Second.test_never"), UnitCheck(id="gone.A.test")]
-    found = results(provider, code, *checks, f_test=UNIT, helper="TWO = 2")
+    found = results(runner, code, *checks, f_test=UNIT, helper="TWO = 2")
     assert passed(found) == [True, False, True] + [False] * 7
     assert found[1].got == "AssertionError: 2 != 3"
     assert found[3].got.startswith("skipped")
 
 
-def test_mixed_kinds_keep_their_order(provider: SandboxProvider) -> None:
+def test_mixed_kinds_keep_their_order(runner: Runner) -> None:
     code = "class Oops(Exception): pass\ndef f(x): return x"
     checks = [
         script("assert f(1) == 1"),
@@ -435,24 +426,24 @@ def test_mixed_kinds_keep_their_order(provider: SandboxProvider) -> None:
         UnitCheck(id="f_test.First.test_good"),
         call("(1,)", "2"),
     ]
-    found = results(provider, code, *checks, f_test=UNIT, helper="TWO = 2")
+    found = results(runner, code, *checks, f_test=UNIT, helper="TWO = 2")
     assert passed(found) == [True, True, True, False]
     assert [result.id for result in found] == [check.id for check in checks]
 
 
-def test_nothing_to_do(provider: SandboxProvider) -> None:
-    assert run(provider, []) == []
-    assert run(provider, [CheckJob(files={}, checks=())]) == [[]]
+def test_nothing_to_do(runner: Runner) -> None:
+    assert run(runner, []) == []
+    assert run(runner, [CheckJob(files={}, checks=())]) == [[]]
 
 
-def test_task_data_that_cannot_be_read_is_the_users_error(provider: SandboxProvider) -> None:
+def test_task_data_that_cannot_be_read_is_the_users_error(runner: Runner) -> None:
     for check in (call("(1,", "1"), call("(1,)", "f()"), call("1", "1")):
         with pytest.raises(UserError):
-            results(provider, "def f(x): return x", check)
+            results(runner, "def f(x): return x", check)
 
 
-def test_syntax_error_fails_every_check(provider: SandboxProvider) -> None:
-    found = results(provider, "def f(:", call("(1,)", "1"), script("f(1)"))
+def test_syntax_error_fails_every_check(runner: Runner) -> None:
+    found = results(runner, "def f(:", call("(1,)", "1"), script("f(1)"))
     assert passed(found) == [False, False]
     assert "SyntaxError" in found[0].got
 
@@ -470,13 +461,13 @@ def test_a_worker_that_never_started_is_not_the_agents_fault() -> None:
         asyncio.run(run_checks([job], BrokenBox()))  # type: ignore[arg-type]
 
 
-def grade(provider: SandboxProvider, the_task: Task, files: dict[str, bytes]) -> object:
-    return asyncio.run(make_grader(provider)(the_task, files))  # type: ignore[arg-type]
+def grade(runner: Runner, the_task: Task, files: dict[str, bytes]) -> object:
+    return asyncio.run(make_grader(runner)(the_task, files))  # type: ignore[arg-type]
 
 
-def test_grading(provider: SandboxProvider) -> None:
+def test_grading(runner: Runner) -> None:
     the_task = task(call("(1,)", "1"), call("(2,)", "2"))
-    grader = make_grader(provider)
+    grader = make_grader(runner)
     good = asyncio.run(grader(the_task, {"solution.py": b"def f(x): return x"}))
     assert good.solved and good.passed == {"f(1,)": True, "f(2,)": True}
     bad = asyncio.run(grader(the_task, {"solution.py": b"def f(x): return 1"}))
@@ -489,19 +480,17 @@ def test_grading(provider: SandboxProvider) -> None:
     [{}, {"other.py": b""}, {"solution.py": b"\xff"}, {"solution.py": b"#" * (MAX_ARTIFACT + 1)}],
     ids=["missing", "other", "not-utf8", "oversize"],
 )
-def test_unusable_artifacts_are_graded_as_failures(
-    provider: SandboxProvider, files: dict[str, bytes]
-) -> None:
-    verdict = asyncio.run(make_grader(provider)(task(call("(1,)", "1")), files))
+def test_unusable_artifacts_are_graded_as_failures(runner: Runner, files: dict[str, bytes]) -> None:
+    verdict = asyncio.run(make_grader(runner)(task(call("(1,)", "1")), files))
     assert verdict.outcome is Outcome.GRADED and verdict.passed == {"f(1,)": False}
 
 
-def test_only_declared_artifacts_are_used(provider: SandboxProvider) -> None:
+def test_only_declared_artifacts_are_used(runner: Runner) -> None:
     files = {"solution.py": b"import helper\ndef f(x): return helper.g(x)", "helper.py": b"g = abs"}
     check = call("(1,)", "1")
-    assert not asyncio.run(make_grader(provider)(task(check), files)).solved
+    assert not asyncio.run(make_grader(runner)(task(check), files)).solved
     both = task(check, artifacts=("solution.py", "helper.py"))
-    assert asyncio.run(make_grader(provider)(both, files)).solved
+    assert asyncio.run(make_grader(runner)(both, files)).solved
 
 
 def test_a_box_that_fails_is_an_infrastructure_failure() -> None:
@@ -517,8 +506,8 @@ def test_a_box_that_fails_is_an_infrastructure_failure() -> None:
     assert not verdict.passed
 
 
-def test_a_grader_serves_several_event_loops_and_callers(provider: SandboxProvider) -> None:
-    grader = make_grader(provider, concurrency=2)
+def test_a_grader_serves_several_event_loops_and_callers(runner: Runner) -> None:
+    grader = make_grader(runner, concurrency=2)
     the_task = task(call("(1,)", "1"))
 
     async def many() -> bool:
@@ -541,6 +530,6 @@ def test_references_pass(load: Callable[[], dict[str, CheckJob]], known: set[str
     jobs = list(load().values())
     failed: dict[str, str] = {}
     for start in range(0, len(jobs), 100):
-        for found in run(Bubblewrap(), jobs[start : start + 100], timeout=300, check_s=10):
+        for found in run(Fresh(Bubblewrap()), jobs[start : start + 100], timeout=300, check_s=10):
             failed |= {result.id: result.got for result in found if not result.passed}
     assert {name: got for name, got in failed.items() if name not in known} == {}
