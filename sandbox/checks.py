@@ -29,6 +29,7 @@ from palestra.rl.types import (
     UnitCheck,
     Verdict,
 )
+from palestra.sandbox.base import BoxDied
 from palestra.sandbox.codec import decode, encode
 from palestra.sandbox.compare import same, shown
 from palestra.sandbox.process import REPORT_BYTES
@@ -156,6 +157,9 @@ class _Grader:
                 runs = self._runner.run([job], timeout=timeout, check_s=self._check_s)
                 [results] = await runs
         except SandboxError as error:
+            if isinstance(error, BoxDied) and error.by_agent:
+                nothing = {check.id: False for check in task.hidden}
+                return Verdict(outcome=Outcome.GRADED, passed=nothing, reason=str(error))
             return Verdict(outcome=Outcome.INFRA_FAILURE, reason=str(error))
         passed = {result.id: result.passed for result in results}
         return Verdict(outcome=Outcome.GRADED, passed=passed, reason=_first_failure(results))

@@ -141,7 +141,9 @@ class Pods:
         found = await self.found(name)
         if found is None or (uid and status.uid(found) != uid):
             return
-        body = {**_grace(1), "preconditions": {"uid": status.uid(found)}}
+        # Where nothing runs there is nothing to wait for, and nodes take long to find that out.
+        grace = _grace(0 if status.ended(found) else 1)
+        body = {**grace, "preconditions": {"uid": status.uid(found)}}
         try:
             await self._api.call("DELETE", f"pods/{name}", body)
         except ApiFault as fault:

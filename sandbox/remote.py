@@ -125,8 +125,16 @@ class RemoteBox:
         try:
             answer = await self._call(head, stdin, room=room, within=timeout + _GRACE_S)
         except Unfinished as unfinished:
-            return _unfinished(unfinished)
+            ended = _unfinished(unfinished)
+            if not report or not ended.signal:
+                return ended
+            # Without its report nobody could tell it from one that had nothing to say.
+            await self.close()
+            text = f"{self.name}: the report was lost by the command's doing"
+            raise BoxDied(text, by_agent=True) from unfinished
         except _Starved:
+            if report:
+                raise
             return ExecResult(signal=9, oom=True)
         finally:
             self._running -= 1
