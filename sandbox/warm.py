@@ -81,7 +81,7 @@ class Warm:
         if not any(job.checks for job in jobs):
             return [[] for _ in jobs]
         plan, secret = plan_of(jobs, check_s)
-        zygote = self._take() or await Zygote.start(self._backend)
+        zygote = await self._take()
         try:
             ended = await zygote.grade(framed(marshal.dumps(plan, 2)) + secret, timeout)
             return judged(jobs, ended)
@@ -99,12 +99,13 @@ class Warm:
         while self._idle:
             await self._idle.pop().close()
 
-    def _take(self) -> Zygote | None:
+    async def _take(self) -> Zygote:
         while self._idle:
             zygote = self._idle.pop()
             if zygote.fit(self._grades):
                 return zygote
-        return None
+            await completed(zygote.close())
+        return await Zygote.start(self._backend)
 
 
 class Zygote:
