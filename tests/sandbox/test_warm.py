@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from palestra.envs.corpus_loader import shipped_functions
 from palestra.envs.mutate import mutants
 from palestra.envs.programs import Function
 from palestra.rl.errors import SandboxError
-from palestra.rl.types import CallCheck, CheckJob, CheckResult, Outcome, Task
+from palestra.rl.types import CallCheck, CheckJob, CheckResult, Outcome, Task, UnitCheck
 from palestra.sandbox import warm as warm_module
 from palestra.sandbox.bubblewrap import Bubblewrap
-from palestra.sandbox.checks import Fresh, make_grader
+from palestra.sandbox.checks import Fresh, judged, make_grader
 from palestra.sandbox.memo import accidental
 from palestra.sandbox.unsafe import UnsafeLocal
 from palestra.sandbox.warm import Warm, Zygote, problem_of, warm
@@ -294,14 +295,18 @@ def test_a_zygote_is_replaced_when_it_died_or_has_served_enough(boxes: Bubblewra
     assert list(boxes.root.iterdir()) == []
 
 
-def test_a_zygote_that_is_silent_is_our_fault_and_replaced(boxes: Bubblewrap) -> None:
-    mute = Warm(boxes)
-    assert ran(mute, HONEST).passed
-    zygote_of(mute)._socket.shutdown(2)
-    with pytest.raises(SandboxError, match="did not start"):
-        ran(mute, HONEST)
-    assert mute._idle == [] and ran(mute, HONEST).passed
-    asyncio.run(mute.close())
+def test_a_zygote_that_says_nothing_is_our_fault(boxes: Bubblewrap) -> None:
+    async def run() -> None:
+        zygote = await Zygote.start(boxes)
+        zygote._socket.shutdown(socket.SHUT_RDWR)
+        ended = await zygote.grade(b"", 5.0)
+        assert zygote.worn and ended.report == b""
+        with pytest.raises(SandboxError, match="did not start"):
+            judged([CheckJob(files={}, checks=(UnitCheck(id="a.B.c"),))], ended)
+        await zygote.close()
+
+    asyncio.run(run())
+    assert list(boxes.root.iterdir()) == []
 
 
 def test_a_zygote_killed_in_the_middle_fails_the_candidate_not_us(boxes: Bubblewrap) -> None:
