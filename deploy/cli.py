@@ -143,16 +143,23 @@ def _add_looking(commands: Commands[Parser]) -> None:
 
 
 def _add_sandbox(commands: Commands[Parser]) -> None:
-    sandbox = _command(commands, "sandbox", "what sandboxes guarantee; remove forgotten ones", "")
-    actions = sandbox.add_subparsers(dest="action", metavar="doctor|reap", required=True)
+    sandbox = _command(
+        commands, "sandbox", "what sandboxes guarantee and cost; remove forgotten ones", ""
+    )
+    actions = sandbox.add_subparsers(dest="action", metavar="doctor|bench|reap", required=True)
     what = "guarantees of each backend, found by trying"
     doctor = _command(actions, "doctor", what, "sandbox:doctor")
+    what = "how long boxes take to start and to run a command"
+    bench = _command(actions, "bench", what, "sandbox:bench")
     what = "remove boxes whose driver is dead or whose time is over"
     reap = _command(actions, "reap", what, "sandbox:reap")
-    for parser in (doctor, reap):
+    for parser in (doctor, bench, reap):
         parser.add_argument("--backend", metavar="B", help="this backend only")
         _json(parser)
-    doctor.add_argument("--image", metavar="IMAGE", help="image of boxes that are containers")
+    for parser in (doctor, bench):
+        parser.add_argument("--image", metavar="IMAGE", help="image of boxes that are containers")
+    what = "boxes of each backend, one after the other (default: 20)"
+    bench.add_argument("--cycles", type=_positive, default=20, metavar="N", help=what)
     what = "only boxes with this label, such as run=tiny-0 (repeatable)"
     reap.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help=what)
     what = "also those of living drivers that are older (0: all)"

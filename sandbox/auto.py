@@ -11,6 +11,7 @@ from typing import Any
 from palestra.rl.errors import SandboxError, UserError
 from palestra.sandbox.base import Backend, Keeper
 from palestra.sandbox.limits import Limits
+from palestra.sandbox.warm import problem_of
 
 GRADING: frozenset[str] = frozenset({"fs", "no_net", "kill_tree"})
 """Guarantees without which a verdict means nothing."""
@@ -36,13 +37,15 @@ LOCAL = ("bubblewrap", "landlock")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
-    """What became of starting a backend here; ``problem`` is empty when it works.
+    """What became of starting a backend here; ``problem`` is empty when it works. ``cold`` is why
+    it cannot keep boxes warm for grading (``warm.py``).
 
     Example: ``Probed(name="docker", problem="DOCKER_HOST is not set")``
     """
 
     name: str
     guarantees: frozenset[str] = frozenset()
+    cold: str = ""
     problem: str = ""
 
 
@@ -69,7 +72,8 @@ def keeper(name: str) -> Keeper:
 def probe(name: str, **options: object) -> Probed:
     """Start a backend with ``options`` to find out what it guarantees here."""
     try:
-        return Probed(name=name, guarantees=make(name, **options).guarantees)
+        found = make(name, **options)
+        return Probed(name=name, guarantees=found.guarantees, cold=problem_of(found))
     except SandboxError as error:
         return Probed(name=name, problem=str(error))
 

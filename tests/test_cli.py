@@ -84,7 +84,7 @@ def test_later_commands_say_so(command: str, capsys: pytest.CaptureFixture[str])
         (["show", "none"], "there is no run here"),
         (["show", "none", "--step", "x"], "invalid int value"),
         (["doctor", "me"], "unrecognized arguments: me"),
-        (["sandbox"], "required: doctor|reap"),
+        (["sandbox"], "required: doctor|bench|reap"),
         (["sandbox", "doctor", "--backend", "vm"], "--backend vm: there are bubblewrap"),
         (["sandbox", "reap", "--label", "x"], "write NAME=VALUE"),
         (["sandbox", "reap", "--older", "-1"], "'-1' is not a number of seconds"),
@@ -190,10 +190,24 @@ def test_sandbox_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == (0 if {"fs", "no_net", "kill_tree"} <= set(found["guarantees"]) else 1)
     assert found["works"] is (found["problem"] == "")
     assert sorted(found["guarantees"] + found["lacks"]) == sorted(GUARANTEES)
+    assert found["warm"] is False and bool(found["cold_because"]) is found["works"]
     assert main(["sandbox", "doctor", "--backend", "landlock"]) == code
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["guarantee", "landlock", "meaning"]
     assert {line.split()[0] for line in lines[1 : len(GUARANTEES) + 1]} == set(GUARANTEES)
+
+
+def test_sandbox_bench(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sandbox", "bench", "--backend", "landlock", "--cycles", "2"]
+    works = main(["sandbox", "doctor", "--backend", "landlock"]) == 0
+    capsys.readouterr()
+    assert main([*words, "--json"]) == (0 if works else 1)
+    for found in json.loads(capsys.readouterr().out).values():
+        assert set(found) == {"start_ms", "exec_ms", "cycles_per_s"}
+        assert 0 < found["exec_ms"]["p50"] <= found["exec_ms"]["p95"] and found["cycles_per_s"] > 0
+    assert main(words) == (0 if works else 1)
+    table = capsys.readouterr().out
+    assert table.startswith("backend ") and "landlock" in table
 
 
 def test_sandbox_reap(

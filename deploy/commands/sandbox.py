@@ -1,4 +1,5 @@
-"""``palestra sandbox doctor`` and ``reap``: what boxes guarantee, and removing forgotten ones."""
+"""``palestra sandbox doctor``, ``bench`` and ``reap``: what boxes guarantee and cost, and removing
+forgotten ones."""
 
 from __future__ import annotations
 
@@ -10,9 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from palestra.deploy.table import aligned
 from palestra.deploy.text import one_line
 from palestra.rl.errors import SandboxError, UserError
-from palestra.sandbox.auto import BACKENDS, GRADING, LOCAL, Probed, keeper, probe
+from palestra.sandbox.auto import BACKENDS, GRADING, LOCAL, Probed, keeper, make, probe
 from palestra.sandbox.base import GUARANTEES
 from palestra.sandbox.base import reap as reap_boxes
+from palestra.sandbox.timing import timing
+
+_PARTS = ("p50", "p95")
 
 
 def doctor(args: Namespace) -> int:
@@ -23,6 +27,23 @@ def doctor(args: Namespace) -> int:
     else:
         print("\n".join(_lines(found)))
     return 0 if any(GRADING <= one.guarantees for one in found) else 1
+
+
+def bench(args: Namespace) -> int:
+    """Print how long the boxes of each backend take; 1 when none of them works."""
+    timed: dict[str, Mapping[str, object]] = {}
+    problems: dict[str, str] = {}
+    for name in _named(args):
+        try:
+            found = timing(make(name, **_options(name, args)), args.cycles)
+            timed[name] = asyncio.run(found).summary()
+        except SandboxError as error:
+            problems[name] = str(error)
+    if args.json:
+        print(json.dumps(timed, indent=2))
+    else:
+        print("\n".join(_timed(timed, problems)))
+    return 0 if timed else 1
 
 
 def reap(args: Namespace) -> int:
@@ -65,6 +86,8 @@ def _record(found: Probed) -> dict[str, object]:
         "guarantees": [name for name in GUARANTEES if name in found.guarantees],
         "lacks": [name for name in GUARANTEES if name not in found.guarantees],
         "problem": found.problem,
+        "warm": not found.problem and not found.cold,
+        "cold_because": found.cold,
     }
 
 
@@ -78,6 +101,21 @@ def _lines(found: Sequence[Probed]) -> Iterator[str]:
             yield f"{one.name} does not work: {one_line(one.problem)}"
         elif lacking := sorted(GRADING - one.guarantees):
             yield f"{one.name} is too weak for grading: it lacks {', '.join(lacking)}"
+        elif one.cold:
+            yield f"{one.name} grades in a fresh box each time: {one_line(one.cold)}"
+        else:
+            yield f"{one.name} keeps boxes warm for grading"
+
+
+def _timed(timed: Mapping[str, Mapping[str, object]], problems: Mapping[str, str]) -> Iterator[str]:
+    columns = ("start_ms", "exec_ms")
+    rows = [("backend", *(f"{name} {part}" for name in columns for part in _PARTS), "cycles_per_s")]
+    for backend, found in timed.items():
+        spans = [found[name] for name in columns]
+        values = [span[part] for span in spans if isinstance(span, Mapping) for part in _PARTS]
+        rows.append((backend, *(f"{value:.1f}" for value in values), str(found["cycles_per_s"])))
+    yield from aligned(rows)
+    yield from (f"{name} was left out: {one_line(text)}" for name, text in problems.items())
 
 
 def _mark(found: Probed, name: str) -> str:
