@@ -81,7 +81,10 @@ def test_the_last_override_wins(recipe: Path) -> None:
         ("rl.steps=true", "rl.steps = true: should be a valid integer"),
         ("rl.steps=-1", "rl.steps = -1: should be greater than or equal to 0"),
         ("rl=5", "rl = 5: should be a table"),
-        ("sandbox.backend=podman", "should be 'auto', 'bubblewrap', 'landlock', 'docker' or 'kubernetes'"),
+        (
+            "sandbox.backend=podman",
+            "should be 'auto', 'bubblewrap', 'landlock', 'docker' or 'kubernetes'",
+        ),
         ("rl.steps", "write --set key=value"),
         ("=5", "write --set key=value"),
     ],
