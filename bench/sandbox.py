@@ -201,14 +201,13 @@ async def cycles(args: argparse.Namespace) -> Figures:
     """Boxes made, used and closed one after the other; what is left is counted."""
     figures: Figures = {}
     for name in LOCAL:
+        key = f"bench-{secrets.token_hex(4)}"
         with tempfile.TemporaryDirectory() as folder:
-            backend = make(name, root=Path(folder))
-            before = leftovers(Path(folder))
-            timed = await timing(backend, args.cycles)
-            left = [now - then for now, then in zip(leftovers(Path(folder)), before, strict=True)]
+            timed = await timing(make(name, root=Path(folder)), args.cycles, key=key)
+            left = leftovers(Path(folder), key)
         for kind, count in zip(KINDS, left, strict=True):
             text = f"{name}: {kind} left of {args.cycles} cycles"
-            figures[text] = figure(count, kind, "= 0", count <= 0)
+            figures[text] = figure(count, kind, "= 0", count == 0)
         rate = len(timed.cycle) / sum(timed.cycle)
         figures[f"{name}: cycles"] = figure(rate, "1/s")
     return figures
@@ -217,10 +216,10 @@ async def cycles(args: argparse.Namespace) -> Figures:
 KINDS = ("processes", "mounts", "cgroups", "files")
 
 
-def leftovers(root: Path) -> tuple[int, int, int, int]:
-    """Processes below this one, mounts, control groups and files of boxes."""
-    groups = sum(1 for parent in cgroup_parents() for _ in parent.glob("palestra-*"))
-    mounts = len(Path("/proc/self/mountinfo").read_text().splitlines())
+def leftovers(root: Path, key: str = "") -> tuple[int, int, int, int]:
+    """Processes below this one; mounts, control groups and files of boxes."""
+    groups = sum(1 for parent in cgroup_parents() for _ in parent.glob(f"palestra-{key}*"))
+    mounts = Path("/proc/self/mountinfo").read_text().count(str(root))
     return len(list(below(os.getpid()))), mounts, groups, sum(1 for _ in root.rglob("*"))
 
 

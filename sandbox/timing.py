@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from palestra.sandbox.base import Backend
+from palestra.sandbox.base import Backend, BoxSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +31,19 @@ class Timing:
 
 
 async def timing(
-    backend: Backend, cycles: int, argv: Sequence[str] | str = ("/bin/true",)
+    backend: Backend, cycles: int, argv: Sequence[str] | str = ("/bin/true",), *, key: str = ""
 ) -> Timing:
-    """Make ``cycles`` boxes, run ``argv`` in each and remove it; raises ``SandboxError``."""
+    """Make ``cycles`` boxes, run ``argv`` in each and remove it; raises ``SandboxError``.
+
+    With a ``key`` the boxes are called by it and their number.
+    """
     start: list[float] = []
     run: list[float] = []
     cycle: list[float] = []
-    for _ in range(cycles):
+    for number in range(cycles):
+        spec = BoxSpec(key=f"{key}-{number}") if key else None
         began = time.perf_counter()
-        async with backend.open() as box:
+        async with backend.open(spec) as box:
             made = time.perf_counter()
             await box.exec(argv)
             start.append(made - began)

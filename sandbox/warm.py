@@ -40,7 +40,11 @@ _START_S = 20.0
 _GRACE_S = 5.0
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 _PROBLEMS: dict[tuple[str, int | None], str] = {}
-_PRELOAD = (*PRELOAD, "datetime", "json", "mmap", "unittest")
+# random itself is seeded anew by every fork, which takes longer than to import it where it is used.
+_PRELOAD = (
+    *(name for name in PRELOAD if name != "random"),
+    *("bisect", "_random", "_sha512", "datetime", "json", "mmap", "unittest"),
+)
 
 
 class WarmBackend(Protocol):
