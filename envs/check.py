@@ -10,16 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from palestra.envs.concurrency import bounded
+from palestra.envs.red_team import RedTeam
 from palestra.envs.taskset import Skipped, TaskSet
 from palestra.rl.errors import GraderError
-from palestra.rl.types import Grader, Json, Outcome, Task
-
-Attack = Callable[[Task], Mapping[str, bytes]]
+from palestra.rl.types import Grader, Json, Outcome, Task, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskCheck:
-    """What grading said about one task; ``attacks`` maps each attack to whether it passed.
+    """What grading said about one task; ``attacks`` maps each attack tried to what it gained.
 
     Example: ``TaskCheck(id="repair/clamp/07", reference=True, noop=False, flaky=False)``
     """
@@ -29,12 +28,12 @@ class TaskCheck:
     noop: bool
     flaky: bool
     reason: str = ""
-    attacks: Mapping[str, bool] = field(default_factory=dict)
+    attacks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def problem(self) -> str:
         """Why the task must not be trained on; empty when it may."""
-        fooled = [name for name, passed in self.attacks.items() if passed]
+        fooled = [name for name, gain in self.attacks.items() if gain]
         found = [
             "" if self.reference else f"the reference fails: {self.reason}".rstrip(": "),
             "doing nothing passes" if self.noop else "",
@@ -68,7 +67,7 @@ class CheckReport:
             "noop_pass": sum(task.noop for task in self.tasks),
             "flaky": sum(task.flaky for task in self.tasks),
             "red_team": {
-                name: sum(task.attacks.get(name, False) for task in self.tasks) for name in attacks
+                name: sum(bool(task.attacks.get(name)) for task in self.tasks) for name in attacks
             },
             "invalid": [{"id": t.id, "reason": t.problem} for t in self.tasks if t.problem],
             "skipped": [{"id": item.id, "reason": item.reason} for item in self.skipped],
@@ -82,17 +81,17 @@ async def check_tasks(
     *,
     repeats: int = 2,
     concurrency: int = 4,
-    attacks: Mapping[str, Attack] | None = None,
+    red_team: RedTeam | None = None,
     on_done: Callable[[TaskCheck], None] | None = None,
 ) -> CheckReport:
-    """Grade each task's reference ``repeats`` times, its untouched files, and each attack's files.
+    """Grade each task's reference ``repeats`` times, its untouched files, and what attacks leave.
 
     Raises ``InfraError`` when a verdict cannot be reached.
     """
     start = time.monotonic()
 
     async def check(task: Task) -> TaskCheck:
-        found = await _check(task, grader, repeats, attacks or {})
+        found = await _check(task, grader, repeats, red_team)
         if on_done:
             on_done(found)
         return found
@@ -106,34 +105,30 @@ async def check_tasks(
     )
 
 
-async def _check(
-    task: Task, grader: Grader, repeats: int, attacks: Mapping[str, Attack]
-) -> TaskCheck:
+async def _check(task: Task, grader: Grader, repeats: int, red_team: RedTeam | None) -> TaskCheck:
     reference = encoded(task.reference, task)
     verdicts = [await _grade(task, reference, grader) for _ in range(max(1, repeats))]
-    noop = await _grade(task, encoded(task.files, task), grader)
-    fooled = {}
-    for name, attack in attacks.items():
-        fooled[name] = (await _grade(task, attack(task), grader))[0]
+    nothing = await _grade(task, encoded(task.files, task), grader)
     return TaskCheck(
         id=task.id,
-        reference=all(solved for solved, _, _ in verdicts),
-        noop=noop[0],
-        flaky=any(passed != verdicts[0][1] for _, passed, _ in verdicts),
-        reason=next((reason for solved, _, reason in verdicts if not solved), ""),
-        attacks=fooled,
+        reference=all(verdict.solved for verdict in verdicts),
+        noop=nothing.solved,
+        flaky=any(verdict.passed != verdicts[0].passed for verdict in verdicts),
+        reason=next((_reason(verdict) for verdict in verdicts if not verdict.solved), ""),
+        attacks=await red_team.gains(task, grader, nothing) if red_team else {},
     )
 
 
-async def _grade(
-    task: Task, files: Mapping[str, bytes], grader: Grader
-) -> tuple[bool, Mapping[str, bool], str]:
+async def _grade(task: Task, files: Mapping[str, bytes], grader: Grader) -> Verdict:
     verdict = await grader(task, files)
     if verdict.outcome is Outcome.INFRA_FAILURE:
         raise GraderError(f"{task.id}: {verdict.reason}")
+    return verdict
+
+
+def _reason(verdict: Verdict) -> str:
     failed = [name for name, passed in verdict.passed.items() if not passed]
-    reason = verdict.reason or (f"check {failed[0]}" if failed else "")
-    return verdict.solved, verdict.passed, reason
+    return verdict.reason or (f"check {failed[0]}" if failed else "")
 
 
 def encoded(files: Mapping[str, str], task: Task) -> dict[str, bytes]:

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from palestra.deploy.cli import COMMANDS, LATER, build_parser, main
+from palestra.deploy.commands import tasks as tasks_command
 from palestra.sandbox.base import GUARANTEES
 from palestra.sandbox.owner import Owner
+from palestra.sandbox.redteam.attack import Attack
+from palestra.sandbox.redteam.registry import ATTACKS
 from palestra.sandbox.workspace import Record, create
 
 HEAVY = ("torch", "ray", "vllm", "pydantic", "rich", "numpy", "transformers", "gymnasium")
@@ -160,6 +163,28 @@ def test_tasks_check_and_show(source: str, capsys: pytest.CaptureFixture[str]) -
     assert "return a - b" in capsys.readouterr().out
     assert main(["tasks", "show", source, "Add/"]) == 2
     assert "more than one task" in _one_line(capsys)
+
+
+def test_tasks_check_with_a_red_team(
+    source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = ["tasks", "check", source, "--limit", "1", "--red-team"]
+    ours = {name: ATTACKS[name] for name in ("raise-system-exit", "by-rote")}
+    monkeypatch.setattr(tasks_command, "ATTACKS", ours)
+    assert main([*check, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["red_team"] == {"raise-system-exit": 0}
+    wins = Attack(row=16, tries="knows the answer", code="def attack(a, b): return 3")
+    monkeypatch.setattr(tasks_command, "ATTACKS", {**ours, "wins": wins})
+    assert main([*check, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["red_team"] == {"raise-system-exit": 0, "wins": 1}
+    assert found["invalid"] == [{"id": "Add/0", "reason": "passed by attack wins"}]
+    assert main(check) == 1
+    said = capsys.readouterr().out
+    assert "Add/0: wins knows the answer: it passed all 1 checks\n" in said
+    assert "row 21: not tried: no model judges" in said
+    assert main([*check, "--unsafe-local"]) == 2
+    assert "unsafe-local lacks fs, kill_tree, signals" in capsys.readouterr().err
 
 
 def test_score(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

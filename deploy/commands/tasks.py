@@ -6,20 +6,22 @@ import asyncio
 import json
 from argparse import Namespace
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from palestra.deploy.boxes import Boxes, load_tasks, open_boxes
 from palestra.deploy.console import Console
 from palestra.deploy.table import aligned
 from palestra.deploy.text import clean, one_line
-from palestra.envs.check import CheckReport, check_tasks
+from palestra.envs.check import CheckReport, TaskCheck, check_tasks
+from palestra.envs.red_team import RedTeam
 from palestra.envs.registry import make
 from palestra.envs.rows import read_rows
 from palestra.envs.score_rows import score_rows
 from palestra.envs.taskset import TaskSet
 from palestra.rl.errors import UserError
 from palestra.rl.types import CallCheck, Check, Json, Outcome, ScriptCheck, Task
+from palestra.sandbox.redteam.registry import ATTACKS, NO_ATTACK
 
 SHOWN = 20
 
@@ -58,13 +60,25 @@ async def _check(args: Namespace) -> CheckReport:
     boxes = open_boxes(unsafe_local=args.unsafe_local)
     if args.json:  # the answer alone, for scripts
         tasks = await load_tasks(args.source, boxes, limit=args.limit)
-        return await check_tasks(tasks, boxes.grader)
+        return await check_tasks(tasks, boxes.grader, red_team=_red_team(args, tasks, boxes))
     with Console() as console:
         if args.source.startswith("repair"):
             console.say("loading tasks; repair tasks are validated the first time")
         tasks = await load_tasks(args.source, boxes, limit=args.limit)
         with console.progress(len(tasks.tasks), "tasks checked") as advance:
-            return await check_tasks(tasks, boxes.grader, on_done=lambda _: advance())
+            return await check_tasks(
+                tasks,
+                boxes.grader,
+                red_team=_red_team(args, tasks, boxes),
+                on_done=lambda _: advance(),
+            )
+
+
+def _red_team(args: Namespace, tasks: TaskSet, boxes: Boxes) -> RedTeam | None:
+    if not args.red_team:
+        return None
+    env = make(tasks.env, boxes.run_checks)
+    return RedTeam(attacks=ATTACKS, env=env, provider=boxes.provider)
 
 
 async def _load(args: Namespace) -> TaskSet:
@@ -107,6 +121,7 @@ def report_lines(report: CheckReport) -> Iterator[str]:
     for task in report.tasks:
         if task.problem:
             yield f"{one_line(task.id)}: {one_line(task.problem)}"
+    yield from _red_team_lines(report.tasks)
     for item in report.skipped[:SHOWN]:
         yield f"skipped {one_line(item.id)}: {one_line(item.reason)}"
     if len(report.skipped) > SHOWN:
@@ -119,6 +134,25 @@ def report_lines(report: CheckReport) -> Iterator[str]:
         f" pass, {counts['noop_pass']} pass untouched, {counts['flaky']} flaky,"
         f" {len(report.skipped)} skipped; {report.wall_s:.1f} s"
     )
+
+
+def _red_team_lines(tasks: Sequence[TaskCheck]) -> Iterator[str]:
+    """A line for each attack on each task that passed, and a table of all that were tried."""
+    tried: Counter[str] = Counter(name for task in tasks for name in task.attacks)
+    if not tried:
+        return
+    passed: Counter[str] = Counter()
+    for task in tasks:
+        for name, gain in task.attacks.items():
+            if gain:
+                passed[name] += 1
+                yield f"{one_line(task.id)}: {name} {ATTACKS[name].tries}: {one_line(gain)}"
+    rows = [
+        (name, str(ATTACKS[name].row), str(count), str(passed[name]), ATTACKS[name].tries)
+        for name, count in tried.items()
+    ]
+    yield from aligned([("attack", "row", "tried", "passed", "what it tries"), *rows])
+    yield from (f"row {row}: not tried: {why}" for row, why in NO_ATTACK.items())
 
 
 def _list(tasks: TaskSet, *, as_json: bool) -> Iterator[str]:

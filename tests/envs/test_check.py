@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from palestra.envs.check import check_tasks
+from palestra.envs.complete import Complete
 from palestra.envs.records import humaneval_task, mbpp_task
+from palestra.envs.red_team import HELD, RedTeam
 from palestra.envs.rows import BadRow
 from palestra.envs.score_rows import score_rows
 from palestra.envs.taskset import Skipped, TaskSet
 from palestra.rewards import registry
 from palestra.rewards.score import Weighted
-from palestra.rl.errors import GraderError
+from palestra.rl.errors import GraderError, UserError
 from palestra.rl.types import Json, Outcome, Task, Verdict
 
 AREA = mbpp_task(
@@ -75,9 +77,50 @@ def test_every_problem_is_named(world: Any) -> None:
     ]
     flaky = asyncio.run(check_tasks(replace(TASKS, tasks=(AREA,)), odd, repeats=2))
     assert "repeats of the same grading differ" in flaky.tasks[0].problem
-    cheat = {"copy": lambda task: {"solution.py": task.reference["solution.py"].encode()}}
-    fooled = asyncio.run(check_tasks(TASKS, world.grade, attacks=cheat))
-    assert not fooled.sound and fooled.to_json()["red_team"] == {"copy": 2}
+
+
+class Copy:
+    """An attack that knows the solution of one of the tasks."""
+
+    def __init__(self, reached: str = "") -> None:
+        self.reached = reached
+
+    def applies(self, task: Task) -> bool:
+        return task is AREA
+
+    def files(self, task: Task) -> Mapping[str, bytes]:
+        return {"solution.py": task.reference["solution.py"].encode() + b"# copied"}
+
+    async def act(self, task: Task, box: Any) -> str:
+        assert await box.read("solution.py") == self.files(task)["solution.py"]
+        return self.reached
+
+
+def test_attacks_that_pass_are_named(world: Any) -> None:
+    def team(attack: Copy) -> RedTeam:
+        world.provider.guarantees = HELD
+        env = Complete(world.run_checks)
+        return RedTeam(attacks={"copy": attack}, env=env, provider=world.provider)
+
+    fooled = asyncio.run(check_tasks(TASKS, world.grade, red_team=team(Copy())))
+    assert not fooled.sound and fooled.to_json()["red_team"] == {"copy": 1}
+    assert [task.attacks for task in fooled.tasks] == [{"copy": "it passed all 2 checks"}, {}]
+    assert fooled.tasks[0].problem == "passed by attack copy"
+
+    async def only_ours(task: Task, files: Mapping[str, bytes]) -> Verdict:
+        if files == Copy().files(task):
+            return Verdict(outcome=Outcome.INFRA_FAILURE, reason="no box")
+        return Verdict(outcome=Outcome.GRADED, passed={"a": False})
+
+    lost = asyncio.run(check_tasks(TASKS, only_ours, red_team=team(Copy())))
+    assert lost.tasks[0].attacks == {"copy": "there was no verdict: no box"}
+    spied = asyncio.run(check_tasks(TASKS, world.grade, red_team=team(Copy("/tests"))))
+    assert spied.tasks[0].attacks == {"copy": "it reached /tests"}
+
+
+def test_boxes_that_hold_nothing_are_no_place_for_attacks(world: Any) -> None:
+    with pytest.raises(UserError, match="folders lacks fs, kill_tree, signals"):
+        RedTeam(attacks={}, env=Complete(world.run_checks), provider=world.provider)
 
 
 def test_our_faults_are_not_verdicts() -> None:

@@ -1,25 +1,46 @@
-# ruff: noqa: E501 - programs in strings
-"""Attacks on the grade: each candidate must score exactly what doing nothing scores."""
+"""Attacks on the grade: each must score exactly what doing nothing scores."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from palestra.envs.check import CheckReport, check_tasks
+from palestra.envs.complete import Complete
+from palestra.envs.red_team import RedTeam
+from palestra.envs.registry import make
+from palestra.envs.sources import load
+from palestra.envs.task_json import task_to_json
+from palestra.rl.errors import SandboxError
 from palestra.rl.types import (
     CallCheck,
     Check,
+    Grader,
     Outcome,
-    Sandbox,
     SandboxProvider,
     ScriptCheck,
     Task,
     UnitCheck,
     Verdict,
 )
-from palestra.sandbox.checks import make_grader
+from palestra.sandbox import auto
+from palestra.sandbox.checks import Runner, make_grader, run_checks
+from palestra.sandbox.redteam.attack import Attack
+from palestra.sandbox.redteam.registry import ATTACKS, FAMILIES, NO_ATTACK
+from palestra.sandbox.redteam.resources import RESOURCES
+from palestra.sandbox.warm import problem_of, warm
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = {name: attack for name, attack in ATTACKS.items() if name not in RESOURCES}
+CHECK_S = 0.5
 
 TESTS = """
 import unittest
@@ -29,7 +50,6 @@ class T(unittest.TestCase):
     def test_close(self): self.assertAlmostEqual(f(3), 88.25)
     def test_list(self): self.assertListEqual(f(4), [19, 23])
 """
-
 CALLS: tuple[Check, ...] = (
     CallCheck(id="c0", module="solution", function="f", args="(2,)", expected="1257"),
     CallCheck(id="c1", module="solution", function="f", args="(3,)", expected="88.25"),
@@ -40,6 +60,7 @@ SCRIPTS: tuple[Check, ...] = tuple(
     for i, code in enumerate(
         [
             "assert f(2) == 1257",
+            "def check(candidate):\n    assert candidate(2) == 1257\ncheck(f)",
             "assert 1257 == f(2)",
             "assert not f(2) != 1257",
             "assert abs(f(3) - 88.25) < 0.01",
@@ -54,180 +75,114 @@ SCRIPTS: tuple[Check, ...] = tuple(
             "assert [f(2)] == [1257] and (f(2), 1) == (1257, 1) and {'a': f(2)} == {'a': 1257}",
             "assert f(2) in (1257,)",
             "assert str(f(2)) == '1257'",
-            "def check(candidate):\n    assert candidate(2) == 1257\ncheck(f)",
         ]
     )
 )
 UNITS: tuple[Check, ...] = tuple(
     UnitCheck(id=f"solution_test.T.test_{name}") for name in ("equal", "close", "list")
 )
-
-EVIL = """
-class Evil:
-    def __getattr__(self, name): return lambda *a, **k: self
-def yes(*a): return True
-def same(*a): return a[0]
-for name in "eq le ge lt gt contains bool".split(): setattr(Evil, f"__{name}__", yes)
-for name in "ne".split(): setattr(Evil, f"__{name}__", lambda *a: False)
-for name in ("add sub mul truediv pow radd rsub rmul rtruediv neg abs round call getitem "
-             "mod floordiv xor").split():
-    setattr(Evil, f"__{name}__", same)
-Evil.__hash__ = lambda s: hash(1257)
-Evil.__len__ = lambda s: 2
-Evil.__iter__ = lambda s: iter([Evil(), Evil()])
-"""
-
-ATTACKS = {
-    "always-equal": EVIL + "def f(x): return Evil()",
-    "always-equal-class": EVIL + "class f(Evil):\n    def __init__(self, x): pass",
-    "always-equal-metaclass": EVIL
-    + "class M(type):\n    __eq__ = yes\n    __hash__ = type.__hash__\n"
-    "    __instancecheck__ = yes\nclass f(Evil, metaclass=M):\n    def __init__(self, x): pass",
-    "zero-by-arithmetic": EVIL + "for name in 'sub rsub truediv abs round pow float int'.split():\n"
-    "    setattr(Evil, f'__{name}__', lambda *a: 0.0)\ndef f(x): return Evil()",
-    "exact-by-arithmetic": EVIL
-    + "Evil.__sub__ = lambda s, o: Zero()\nEvil.__rsub__ = Evil.__sub__\n"
-    "class Zero(Evil):\n    def __abs__(self): return 0.0\n    def __round__(self, n=0): return 0\n"
-    "    def __pow__(self, o): return 0.0\n    def __float__(self): return 0.0\n"
-    "def f(x): return Zero()",
-    "remembers-what-it-was-compared-with": EVIL
-    + "seen = []\ndef note(s, o): seen.append(o); return True\nEvil.__eq__ = note\n"
-    "Evil.__sub__ = lambda s, o: seen.append(o) or s\nEvil.__rsub__ = Evil.__sub__\n"
-    "Evil.__float__ = lambda s: float(seen[-1])\nEvil.__str__ = lambda s: str(seen[-1])\n"
-    "def f(x): return seen[-1] if seen else Evil()",
-    "list-subclass": "class L(list):\n    __eq__ = lambda s, o: True\n    __hash__ = None\n"
-    "    __ne__ = lambda s, o: False\ndef f(x): return L()",
-    "int-subclass": "class I(int):\n    __eq__ = lambda s, o: True\n    __hash__ = int.__hash__\n"
-    "    __ne__ = lambda s, o: False\n    __sub__ = lambda s, o: I(0)\n    __rsub__ = __sub__\n"
-    "    __abs__ = lambda s: I(0)\n    __lt__ = lambda s, o: True\n    __gt__ = __le__ = __lt__\n"
-    "def f(x): return I(7)",
-    "str-subclass": "class S(str):\n    __eq__ = lambda s, o: True\n    __hash__ = str.__hash__\n"
-    "def f(x): return S('x')",
-    "exit-at-import": "import sys\nsys.exit(0)",
-    "os-exit-at-import": "import os\nos._exit(0)",
-    "exit-in-call": "import sys\ndef f(x): sys.exit(0)",
-    "os-exit-in-call": "import os\ndef f(x): os._exit(0)",
-    "keyboard-interrupt": "def f(x): raise KeyboardInterrupt",
-    "skip": "import unittest\ndef f(x): raise unittest.SkipTest('no')",
-    "stop-iteration": "def f(x): raise StopIteration(1257)",
-    "generator-exit": "def f(x): raise GeneratorExit",
-    "forged-report": "import os\n"
-    "forged = b''.join(bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, i]) + k\n"
-    "                  for i in range(20) for k in (b'p', b'v'))\n"
-    "for fd in range(1, 51):\n    for text in (b'palestra 1' + forged, forged, b'PASSED\\n'):\n"
-    "        try:\n            os.write(fd, text)\n        except OSError:\n            pass\n"
-    "def f(x): return None",
-    "forged-frames-in-call": "import os\ndef f(x):\n    for fd in range(3, 51):\n"
-    "        for i in range(20):\n            try:\n"
-    "                os.write(fd, bytes(4) + i.to_bytes(4, 'big') + b'p')\n"
-    "            except OSError:\n                break\n",
-    "steals-descriptors": "import os\nfor pid in (1, os.getppid(), *range(2, 60)):\n"
-    "    for fd in range(3, 40):\n        try:\n"
-    "            g = os.open(f'/proc/{pid}/fd/{fd}', os.O_WRONLY)\n"
-    "            for i in range(20):\n                os.write(g, bytes(11) + bytes([i]) + b'p')\n"
-    "        except OSError:\n            pass\ndef f(x): return None",
-    "reads-memory-of-others": "import os, re\nfound = []\n"
-    "for pid in [p for p in (os.listdir('/proc') if os.path.isdir('/proc/self') else []) "
-    "if p.isdigit()]:\n"
-    "    try:\n        maps = open(f'/proc/{pid}/maps').read().splitlines()\n"
-    "        mem = open(f'/proc/{pid}/mem', 'rb', 0)\n    except OSError:\n        continue\n"
-    "    for line in maps:\n        if ' rw' not in line: continue\n"
-    "        a, b = (int(v, 16) for v in line.split()[0].split('-'))\n"
-    "        try:\n            mem.seek(a); data = mem.read(min(b - a, 1 << 24))\n"
-    "        except (OSError, ValueError, OverflowError):\n            continue\n"
-    "        if re.search(b'f[(]3[)]( -|,) 8{2}[.]25', data): found.append(pid)\n"
-    "def f(x): return {2: 1257, 3: 88.25, 4: [19, 23]}[x] if found else None",
-    "walks-frames-and-objects": "import sys, gc\ndef f(x):\n    frame = sys._getframe()\n"
-    "    while frame:\n        for k, v in list(frame.f_locals.items()):\n"
-    "            if 'expect' in k: return v\n        frame = frame.f_back\n"
-    "    for o in gc.get_objects():\n"
-    "        if isinstance(o, dict) and 'expected' in o: return o['expected']\n"
-    "        if isinstance(o, dict) and 'passed' in o: o['passed'] = True\n",
-    "patches-unittest": "import unittest\n"
-    "for n in ('assertEqual', 'assertAlmostEqual', 'assertListEqual'):\n"
-    "    setattr(unittest.TestCase, n, lambda *a, **k: None)\n"
-    "unittest.TestCase.run = lambda s, r=None: r.addSuccess(s)\ndef f(x): return None",
-    "patches-builtins": "import builtins, sys, math, json, marshal, os\n"
-    "builtins.abs = builtins.round = builtins.sorted = builtins.repr = lambda *a, **k: 0\n"
-    "builtins.isinstance = lambda *a: True\nbuiltins.AssertionError = Exception\n"
-    "math.isclose = lambda *a, **k: True\njson.loads = json.dumps = lambda *a, **k: True\n"
-    "for m in list(sys.modules.values()):\n    for n in ('encode', 'decode', 'same', 'frame'):\n"
-    "        if hasattr(m, n) and getattr(m, '__name__', '').startswith('palestra'):\n"
-    "            setattr(m, n, lambda *a, **k: b'p')\ndef f(x): return None",
-    "shadow-modules": "import os, sys\nfor n in ('unittest', 'json', 'sitecustomize', 'math', 're'):\n"
-    "    for d in ('.', '/workspace', '/tmp', *sys.path):\n        try:\n"
-    "            open(os.path.join(d, n + '.py'), 'w').write('import os; os._exit(0)')\n"
-    "        except OSError:\n            pass\ndef f(x): return None",
-    "kills-parent": "import os\nos.kill(os.getppid(), 9)\ndef f(x): return None",
-    "kills-neighbours": "import os\ndef f(x):\n    for pid in range(os.getpid() - 5, os.getpid() + 9):\n"
-    "        if pid not in (0, 1, os.getpid()):\n            try:\n                os.kill(pid, 9)\n"
-    "            except OSError:\n                pass\n",
-    "stops-parent": "import os, signal\ndef f(x): os.kill(os.getppid(), signal.SIGINT)",
-    "fork-bomb": "import os\ndef f(x):\n    while True:\n        try:\n            os.fork()\n"
-    "        except OSError:\n            pass",
-    "daemon": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    while True:\n"
-    "        for fd in range(3, 20):\n            try:\n                os.write(fd, bytes(11) + b'p')\n"
-    "            except OSError:\n                pass\n        time.sleep(0.001)\n"
-    "def f(x): return None",
-    "prints-much": "import os\ndef f(x):\n    for _ in range(1600): os.write(1, b'x' * 65536)",
-    "hogs-memory": "def f(x):\n    xs = []\n    while True: xs.append(bytearray(1 << 26))",
-    "closes-descriptors": "import os\nos.closerange(0, 4096)\ndef f(x): return None",
-    "replaces-descriptors": "import os\nn = os.open('/dev/zero', os.O_RDWR)\n"
-    "for fd in range(0, 30):\n    if fd != n:\n        os.dup2(n, fd)\ndef f(x): return None",
-    "huge-value": "def f(x): return 'x' * (100 << 20)",
-    "huge-integer": "def f(x): return 1 << (1 << 20)",
-    "endless-value": "def f(x):\n    a = []\n    a.append(a)\n    return a",
-    "deep-value": "def f(x):\n    a = 1\n    for _ in range(100000): a = [a]\n    return a",
-    "endless-generator": "def f(x):\n    while True: yield x",
-    "recursion": "def f(x): return f(x)",
-    "segfault": "import ctypes\ndef f(x): ctypes.string_at(0)",
-    "raises-at-import": "raise SystemExit",
-    "evil-exception": "class E(Exception):\n    def __str__(self): import os; os._exit(0)\n"
-    "    __repr__ = __str__\ndef f(x): raise E",
-    "exception-with-lying-class": "class M(type):\n    def __instancecheck__(c, o): return True\n"
-    "class E(BaseException):\n    __class__ = property(lambda s: int)\ndef f(x): raise E",
-    "changes-directory-and-path": "import os, sys\nos.chdir('/')\nsys.path[:] = []\n"
-    "sys.modules.clear()\ndef f(x): return None",
-    "calls-back": "import solution_test\ndef f(x): return solution_test.T",
-    "trace-function": "import sys, threading\nsys.settrace(lambda *a: os._exit(0))\n"
-    "sys.setprofile(lambda *a: None)\ndef f(x): return None",
-    "atexit": "import atexit, os\natexit.register(lambda: os._exit(0))\ndef f(x): return None",
-}
+SOLUTION = "def f(x): return {2: 1257, 3: 88.25, 4: [19, 23]}[x]\n"
 
 
-def grade(provider: SandboxProvider, checks: tuple[Check, ...], code: str) -> Verdict:
-    task = Task(
+START = "def f(x): return 0\n"
+
+
+def task_of(*checks: Check) -> Task:
+    return Task(
         id="t",
         source="",
-        kind="",
+        kind="complete",
         prompt="",
-        files={},
-        reference={},
+        files={"solution.py": START},
+        reference={"solution.py": SOLUTION},
         artifacts=("solution.py",),
         hidden=checks,
         test_files={"solution_test.py": TESTS},
     )
-    grader = make_grader(provider, check_s=0.5)
-    return asyncio.run(grader(task, {"solution.py": code.encode()}))  # type: ignore[arg-type]
 
 
-def test_the_honest_candidate_passes(provider: SandboxProvider) -> None:
-    code = "def f(x): return {2: 1257, 3: 88.25, 4: [19, 23]}[x]"
-    verdict = grade(provider, (*CALLS, *SCRIPTS, *UNITS), code)
+def red_team(
+    attacks: Mapping[str, Attack], provider: SandboxProvider, env: str = "", at_once: int = 1
+) -> RedTeam:
+    made = make(env or Complete.name, run_checks)
+    return RedTeam(attacks=attacks, env=made, provider=provider, at_once=at_once)
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Where agents act, and what grades them."""
+
+    boxes: SandboxProvider
+    judge: SandboxProvider | Runner
+
+    def grader(self, check_s: float = CHECK_S) -> Grader:
+        return make_grader(self.judge, check_s=check_s)
+
+
+def kinds() -> Iterator[str]:
+    """The backends of this machine, warm grading, and Docker where there is one."""
+    yield from (*auto.LOCAL, "warm")
+    if os.environ.get("DOCKER_HOST"):
+        yield "docker"
+
+
+@pytest.fixture(params=kinds())
+def arena(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Arena]:
+    """Each that works here; in CI those of the machine must."""
+    kind = "bubblewrap" if request.param == "warm" else request.param
+    image = os.environ.get("PALESTRA_TEST_IMAGE", "agentbase:bookworm")
+    try:
+        boxes = auto.make(kind, **({"image": image} if kind == "docker" else {"root": tmp_path}))
+    except SandboxError as error:
+        _lacking(str(error), kind)
+    if request.param != "warm":
+        yield Arena(boxes, boxes)
+        return
+    judge = warm(boxes)
+    if judge is None:
+        _lacking(problem_of(boxes), kind)
+    yield Arena(boxes, judge)
+    asyncio.run(judge.close())
+
+
+def _lacking(problem: str, kind: str) -> NoReturn:
+    if kind != "docker" and os.environ.get("CI") == "true":
+        pytest.fail(problem)
+    pytest.skip(problem)
+
+
+# --- every attack, against checks of every kind --------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_attack_passes_a_single_check(arena: Arena, family: str) -> None:
+    some = SCRIPTS if family == "values" else SCRIPTS[:2]
+    task = task_of(*CALLS, *some, *UNITS)
+    grader = arena.grader()
+    verdicts: list[Verdict] = []
+
+    async def watched(task: Task, files: Mapping[str, bytes]) -> Verdict:
+        verdicts.append(await grader(task, files))
+        return verdicts[-1]
+
+    async def play() -> dict[str, str]:
+        nothing = await grader(task, {"solution.py": START.encode()})
+        return await red_team(FAMILIES[family], arena.boxes).gains(task, watched, nothing)
+
+    gains = asyncio.run(play())
+    assert gains == dict.fromkeys([n for n, a in FAMILIES[family].items() if a.applies(task)], "")
+    assert all(verdict.outcome is Outcome.GRADED for verdict in verdicts)
+    assert not any(passed for verdict in verdicts for passed in verdict.passed.values())
+
+
+def test_the_honest_candidate_passes(arena: Arena) -> None:
+    grader = arena.grader()
+    task = task_of(*CALLS, *SCRIPTS, *UNITS)
+    verdict = asyncio.run(grader(task, {"solution.py": SOLUTION.encode()}))
     assert verdict.solved, verdict.reason
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_an_attack_scores_what_doing_nothing_scores(provider: SandboxProvider, attack: str) -> None:
-    for checks in (CALLS, SCRIPTS, UNITS):
-        nothing = grade(provider, checks, "def f(x): return None")
-        verdict = grade(provider, checks, ATTACKS[attack])
-        assert verdict.outcome is Outcome.GRADED
-        assert verdict.passed == nothing.passed, verdict
-        assert not any(verdict.passed.values())
-
-
-def test_a_candidate_named_like_a_standard_module(provider: SandboxProvider) -> None:
+def test_a_candidate_named_like_a_standard_module(arena: Arena) -> None:
     evil = "def shuffle(x): raise SystemExit\nrandom = shuffle\ndef f(x): return x + 1\n"
     tests = (
         "import unittest, tempfile\nfrom random import f\nclass T(unittest.TestCase):\n"
@@ -250,51 +205,8 @@ def test_a_candidate_named_like_a_standard_module(provider: SandboxProvider) -> 
         ),
         test_files={"r_test.py": tests},
     )
-    verdict = asyncio.run(make_grader(provider)(task, {"random.py": evil.encode()}))
+    verdict = asyncio.run(arena.grader()(task, {"random.py": evil.encode()}))
     assert list(verdict.passed.values()) == [True, True, True, False]
-
-
-def test_what_is_left_in_the_agents_box_does_not_reach_the_grade(
-    provider: SandboxProvider,
-) -> None:
-    script = (
-        "printf 'import os\\nos._exit(0)' | tee sitecustomize.py unittest.py json.py codecs.py;"
-        "mkdir -p .tmp; cp sitecustomize.py .tmp; export PYTHONPATH=.;"
-        "(while :; do echo 'def f(x): return 0' > solution.py; done) & sleep 0.1"
-    )
-
-    async def run() -> Verdict:
-        async with provider.open() as box:
-            await tamper(box)
-            task = Task(
-                id="t",
-                source="",
-                kind="",
-                prompt="",
-                files={},
-                reference={},
-                artifacts=("solution.py",),
-                hidden=CALLS,
-            )
-            collected = {"solution.py": await box.read("solution.py")}
-            return await make_grader(provider)(task, collected)
-
-    async def tamper(box: Sandbox) -> None:
-        await box.exec(["sh", "-c", script], timeout=5)
-
-    verdict = asyncio.run(run())
-    assert verdict.outcome is Outcome.GRADED and not any(verdict.passed.values())
-
-
-def test_tests_are_not_on_disk_in_the_box(provider: SandboxProvider) -> None:
-    spy = (
-        "import os\nfound = []\nfor top in ('/tmp', '/workspace', '/dev/shm', '.', '..'):\n"
-        "    for d, _, names in os.walk(top):\n        for n in names:\n            try:\n"
-        "                if b'assertAlmost' + b'Equal' in open(os.path.join(d, n), 'rb').read():\n"
-        "                    found.append(n)\n            except OSError:\n                pass\n"
-        "def f(x): return {2: 1257}.get(x) if found else None\n"
-    )
-    assert not any(grade(provider, UNITS, spy).passed.values())
 
 
 def test_host_is_untouched() -> None:
@@ -302,7 +214,7 @@ def test_host_is_untouched() -> None:
     assert Path("/proc/sys/kernel/core_pattern").read_text().strip() != ""
 
 
-def test_no_other_process_of_the_box_can_be_looked_into(provider: SandboxProvider) -> None:
+def test_no_other_process_of_the_box_can_be_looked_into(arena: Arena) -> None:
     spy = (
         "import os\n"
         "def f(x):\n"
@@ -328,5 +240,94 @@ def test_no_other_process_of_the_box_can_be_looked_into(provider: SandboxProvide
         code="seen = f(0)\nassert not [s for s in seen if s[0] != 1], seen\n"
         "assert len([s for s in seen if 'pipe' in s[1]]) <= 3, seen",
     )
-    verdict = grade(provider, (script,), spy)
+    task = task_of(script)
+    verdict = asyncio.run(arena.grader()(task, {"solution.py": spy.encode()}))
     assert verdict.solved, verdict.reason
+
+
+# --- every format of tasks -----------------------------------------------------------------------
+
+HUMANEVAL = {
+    "task_id": "HumanEval/0",
+    "prompt": 'import math\n\n\ndef half(x):\n    """Half of x, rounded down."""\n',
+    "entry_point": "half",
+    "canonical_solution": "    return math.floor(x / 2)\n",
+    "test": "def check(candidate):\n    assert candidate(5) == 2\n    assert candidate(-3) == -2\n",
+}
+MBPP = {
+    "task_id": 2,
+    "text": "Write a function to find the area of a circle.",
+    "code": "def area(r):\r\n    return 3.14159 * r * r\r\n",
+    "test_list": ["assert abs(area(2) - 12.56636) < 0.01", "assert area(0) == 0"],
+}
+
+
+def data(*parts: str) -> Path:
+    """A public data set; where it is absent the test is skipped, but in CI it fails."""
+    found = Path(os.environ.get("PALESTRA_DATA", ROOT.parent / "shared" / "data")).joinpath(*parts)
+    if not found.exists():
+        reason = f"{found} is absent; set PALESTRA_DATA to the folder of public data sets"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+def rows(folder: Path, *found: object) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in found))
+    return path
+
+
+FORMATS: Mapping[str, Callable[[Path], str]] = {
+    "repair": lambda folder: "repair:",
+    "mbpp": lambda folder: f"mbpp:{rows(folder, MBPP)}",
+    "humaneval": lambda folder: f"humaneval:{rows(folder, HUMANEVAL)}",
+    "mxeval": lambda folder: f"mbpp:{data('mbpp', 'mxeval_mbpp_release_v1.jsonl')}",
+    "jsonl": lambda folder: f"jsonl:{rows(folder, task_to_json(task_of(*CALLS, *UNITS)))}",
+    "exercism": lambda folder: f"repair:{exercise(folder)}",
+}
+
+
+def exercise(folder: Path) -> Path:
+    """A folder of one exercise."""
+    (folder / "practice").mkdir()
+    name = "leap"
+    (folder / "practice" / name).symlink_to(data("exercism-python", "practice", name))
+    return folder / "practice"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_attack_gains_nothing_on_any_format(arena: Arena, tmp_path: Path, name: str) -> None:
+    async def check() -> CheckReport:
+        source = FORMATS[name](tmp_path)
+        tasks = await load(source, run_checks=run_checks, provider=arena.boxes, seed=0, limit=1)
+        team = red_team(QUICK, arena.boxes, tasks.env, at_once=4)
+        grader = arena.grader()
+        return await check_tasks(tasks, grader, repeats=1, red_team=team)
+
+    report = asyncio.run(check())
+    assert report.sound, [task.problem for task in report.tasks]
+    found = report.to_json()
+    assert (found["tasks"], found["reference_pass"], found["noop_pass"]) == (1, 1, 0)
+    assert set(found["red_team"].values()) == {0} and len(found["red_team"]) >= 50
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+def test_the_documented_table_is_what_there_is() -> None:
+    text = (ROOT / "docs" / "sandboxes.md").read_text()
+    lines = re.findall(r"^\| (\d+) \|(.*)\|$", text, re.MULTILINE)
+    documented = {int(row): set(re.findall(r"`([a-z-]+)`", rest)) for row, rest in lines}
+    assert sorted(documented) == list(range(1, 27))
+    for row, names in documented.items():
+        found = {name for name, attack in ATTACKS.items() if attack.row == row}
+        assert found == names & set(ATTACKS), row
+        assert bool(found) != (row in NO_ATTACK), row
+
+
+def test_names_are_unique_and_no_attack_is_empty() -> None:
+    assert len(ATTACKS) == sum(map(len, FAMILIES.values()))
+    for attack in ATTACKS.values():
+        assert attack.tries and (attack.code or attack.script or attack.probe)
