@@ -26,11 +26,11 @@ from pathlib import Path
 
 from report import machine_of, write_report
 
-from palestra.rl.types import CallCheck, CheckJob, Grader, Task
+from palestra.rl.types import CallCheck, Grader, Task
 from palestra.sandbox.auto import LOCAL, make
 from palestra.sandbox.base import BoxSpec
 from palestra.sandbox.bubblewrap import Bubblewrap
-from palestra.sandbox.checks import Fresh, Runner, make_grader
+from palestra.sandbox.checks import Fresh, make_grader
 from palestra.sandbox.keeper import reap
 from palestra.sandbox.limits import _parents as cgroup_parents
 from palestra.sandbox.local import PYTHON
@@ -130,7 +130,6 @@ async def grade(args: argparse.Namespace) -> Figures:
             await latencies(grader, count, users)
             rates[name] = max(rates[name], count / (time.perf_counter() - began))
     cold = await latencies(make_grader(Fresh(backend), concurrency=1), args.grades // 10, 1)
-    cpu = {"warm": await cpu_of(warm, args.grades), "cold": await cpu_of(Fresh(backend), 30)}
     await warm.close()
     p50, ratio = statistics.median(one) * 1e3, rates["warm"] / rates["cold"]
     return {
@@ -140,8 +139,6 @@ async def grade(args: argparse.Namespace) -> Figures:
         "warm grades": figure(rates["warm"], "1/s"),
         "cold grades": figure(rates["cold"], "1/s"),
         "warm grades per cold grade": figure(ratio, "times", ">= 20", ratio >= 20),
-        "warm grade, processor of the machine": figure(cpu["warm"] * 1e3, "ms"),
-        "cold grade, processor of the machine": figure(cpu["cold"] * 1e3, "ms"),
     }
 
 
@@ -158,23 +155,6 @@ async def latencies(grader: Grader, count: int, users: int) -> list[float]:
 
     await asyncio.gather(*(use() for _ in range(users)))
     return seconds
-
-
-async def cpu_of(runner: Runner, count: int) -> float:
-    """Busy seconds of the whole machine per grade: too much where others use it as well."""
-    job = CheckJob(files={"solution.py": "def f(x):\n    return x + 1\n"}, checks=CHECKS)
-    before = busy()
-    for _ in range(count):
-        await runner.run([job])
-    return (busy() - before) / count
-
-
-def busy() -> float:
-    """Seconds of all processors that were neither idle nor given to processes of low priority."""
-    user, _, system, _, _, irq, softirq, *_ = map(
-        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:]
-    )
-    return (user + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 async def crowd(args: argparse.Namespace) -> Figures:

@@ -40,14 +40,11 @@ def open_boxes(config: SandboxConfig | None = None, *, unsafe_local: bool) -> Bo
     provider = choose(
         require, backend=config.backend, unsafe_local=unsafe_local, containers=containers
     )
+    kept = warm(provider, spare=config.max_boxes)
     return Boxes(
         provider=provider,
-        run_checks=partial(run_checks, check_s=config.check_s),
-        grader=make_grader(
-            warm(provider, spare=config.max_boxes) or provider,
-            concurrency=config.max_boxes,
-            check_s=config.check_s,
-        ),
+        run_checks=partial(kept.run_checks if kept else run_checks, check_s=config.check_s),
+        grader=make_grader(kept or provider, concurrency=config.max_boxes, check_s=config.check_s),
     )
 
 

@@ -7,60 +7,22 @@ same as with a fresh box per grade (``checks``).
 
 from __future__ import annotations
 
-import asyncio
 import marshal
-import os
-import socket
 import subprocess
-import time
-import weakref
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 from palestra.rl.errors import SandboxError
-from palestra.rl.types import CheckJob, CheckResult, ExecResult, SandboxProvider
-from palestra.sandbox.base import BoxSpec, completed
-from palestra.sandbox.capture import Capture
-from palestra.sandbox.checks import CHECK_S, PRELOAD, TEST_MODULES, judged, plan_of
-from palestra.sandbox.keeper import destroy
-from palestra.sandbox.limits import Limits
-from palestra.sandbox.local import LocalBox, WarmLaunch
-from palestra.sandbox.process import REPORT_BYTES, kill_group
-from palestra.sandbox.shipping import PYTHON, booted, framed
-from palestra.sandbox.zygote import LATE, READY, WORN
+from palestra.rl.types import CheckJob, CheckResult, Sandbox, SandboxProvider
+from palestra.sandbox.base import completed
+from palestra.sandbox.checks import CHECK_S, judged, plan_of, run_checks
+from palestra.sandbox.shipping import framed
+from palestra.sandbox.warm_box import WarmBackend, Zygote, tried
 
 GRADES = 1000
 """After so many a zygote is replaced, worn or not."""
 
-_TTL_S = 24 * 3600.0
-_START_S = 20.0
-_GRACE_S = 5.0
-_ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 _PROBLEMS: dict[tuple[str, int | None], str] = {}
-# random itself is seeded anew by every fork, which takes longer than to import it where it is used.
-_PRELOAD = (
-    *(name for name in PRELOAD if name != "random"),
-    *("bisect", "_random", "_sha512", "datetime", "json", "mmap", "unittest"),
-)
-
-
-class WarmBackend(Protocol):
-    """A backend whose boxes may hold a zygote."""
-
-    limits: Limits
-    root: Path
-    user: int | None
-
-    async def create(self, spec: BoxSpec) -> LocalBox:
-        """See ``base.Backend``."""
-        ...
-
-    def warm(self, limits: Limits) -> WarmLaunch:
-        """How a zygote is started in a box of ``limits``."""
-        ...
 
 
 class Warm:
@@ -98,6 +60,19 @@ class Warm:
             else:
                 await completed(zygote.close())
 
+    async def run_checks(
+        self,
+        jobs: Sequence[CheckJob],
+        box: Sandbox,
+        *,
+        timeout: float = 10.0,
+        check_s: float = CHECK_S,
+    ) -> list[list[CheckResult]]:
+        """A ``CheckRunner`` that leaves ``box`` alone where there is one job; many share it."""
+        if len(jobs) == 1:
+            return await self.run(jobs, timeout=timeout, check_s=check_s)
+        return await run_checks(jobs, box, timeout=timeout, check_s=check_s)
+
     async def close(self) -> None:
         """End the zygotes that wait; the next ``run`` starts another."""
         while self._idle:
@@ -110,109 +85,6 @@ class Warm:
                 return zygote
             await completed(zygote.close())
         return await Zygote.start(self._backend)
-
-
-class Zygote:
-    """The outside of one warm box; ``worn`` once it must not be used again.
-
-    Example: ``ended = await (await Zygote.start(Bubblewrap())).grade(request, 10.0)``
-    """
-
-    def __init__(self, box: LocalBox, root: Path, launch: WarmLaunch, limits: Limits) -> None:
-        self.worn = False
-        self._count = 0
-        self._expires = time.monotonic() + _TTL_S / 2
-        self._socket, inside = socket.socketpair()
-        self._socket.setblocking(False)
-        self._report, writer = os.pipe()
-        os.set_blocking(self._report, False)
-        self._problems = os.memfd_create("palestra")
-        null = os.open(os.devnull, os.O_WRONLY)
-        try:
-            command = launch.wrap(PYTHON, _ENVIRONMENT, null)
-            command = replace(command, fds=(*command.fds, writer))
-            self._process = box.start(command, inside.fileno(), self._problems)
-        finally:
-            inside.close()
-            os.close(writer)
-            os.close(null)
-        self._boot = _boot(launch, limits, writer)
-        # Also at exit, and when a grader is forgotten: it has nobody to close it.
-        self._end = weakref.finalize(
-            self, _end, os.getpid(), self._process, self._socket, self._fds, root, box.name
-        )
-
-    @property
-    def _fds(self) -> tuple[int, int]:
-        return self._report, self._problems
-
-    @classmethod
-    async def start(cls, backend: WarmBackend) -> Zygote:
-        """A zygote that is ready; raises ``SandboxError``."""
-        limits = backend.limits
-        spec = BoxSpec(limits=limits, ttl=_TTL_S, labels={"purpose": "grading"})
-        box = await backend.create(spec)
-        try:
-            zygote = cls(box, backend.root, backend.warm(limits), limits)
-        except OSError as error:
-            await box.close()
-            raise SandboxError(f"a warm box did not start: {error}") from error
-        try:
-            async with asyncio.timeout(_START_S):
-                loop = asyncio.get_running_loop()
-                await loop.sock_sendall(zygote._socket, zygote._boot)
-                ready = await loop.sock_recv(zygote._socket, 1)
-        except (OSError, TimeoutError):
-            ready = b""
-        except BaseException:
-            await completed(zygote.close())
-            raise
-        if ready != READY:
-            problem = zygote._problem()
-            await completed(zygote.close())
-            raise SandboxError(f"a warm box did not start: {problem}")
-        return zygote
-
-    def fit(self, grades: int) -> bool:
-        """Whether another grade may be run by it."""
-        fresh = self._count < grades and time.monotonic() < self._expires
-        return fresh and not self.worn and self._process.poll() is None
-
-    async def grade(self, request: bytes, timeout: float) -> ExecResult:
-        """Run one worker; its end and its report, as ``Sandbox.exec`` would tell them.
-
-        A zygote that dies or that keeps silent past ``timeout`` seconds is worn: what its worker
-        had reported is told, because only candidates can have brought that about.
-        """
-        loop = asyncio.get_running_loop()
-        report = Capture(REPORT_BYTES, tail=False)
-        self._count += 1
-        loop.add_reader(self._report, _drain, self._report, report)
-        try:
-            async with asyncio.timeout(timeout + _GRACE_S):
-                header = max(1, int(timeout * 1000)).to_bytes(4, "big")
-                await loop.sock_sendall(self._socket, header + request)
-                answer = await loop.sock_recv(self._socket, 1)
-        except (OSError, TimeoutError):
-            answer = b""
-        finally:
-            loop.remove_reader(self._report)
-        _drain(self._report, report)
-        self.worn = self.worn or answer in (b"", WORN)
-        return ExecResult(
-            exit_code=0 if answer else None,
-            timed_out=answer == LATE,
-            report=report.kept,
-            stderr=self._problem().encode(),
-        )
-
-    async def close(self) -> None:
-        """End it and everything in its box; harmless when repeated."""
-        await asyncio.to_thread(self._end)
-
-    def _problem(self) -> str:
-        text = os.pread(self._problems, 4096, 0).decode(errors="replace").strip()
-        return text.splitlines()[-1] if text else "it gave no reason"
 
 
 def warm(backend: SandboxProvider, *, spare: int = 4) -> Warm | None:
@@ -228,65 +100,7 @@ def problem_of(backend: SandboxProvider) -> str:
     key = (backend.name, able.user)
     if key not in _PROBLEMS:
         try:
-            _PROBLEMS[key] = _tried(able.warm(able.limits), able.limits)
+            _PROBLEMS[key] = tried(able.warm(able.limits), able.limits)
         except (OSError, subprocess.TimeoutExpired, SandboxError) as error:
             _PROBLEMS[key] = str(error)
     return _PROBLEMS[key]
-
-
-def _tried(launch: WarmLaunch, limits: Limits) -> str:
-    null = os.open(os.devnull, os.O_WRONLY)
-    command = launch.wrap(PYTHON, _ENVIRONMENT, null)
-    try:
-        tried = subprocess.run(
-            list(command.argv),
-            input=_boot(launch, limits, null, trial=True),
-            capture_output=True,
-            cwd=command.cwd,
-            env=dict(command.env),
-            pass_fds=command.fds,
-            timeout=_START_S,
-            check=False,
-        )
-    finally:
-        for fd in (*command.owned, null):
-            os.close(fd)
-    text = tried.stderr.decode(errors="replace").strip().splitlines()
-    return (text[-1] if text else "no reason") if tried.returncode else ""
-
-
-def _boot(launch: WarmLaunch, limits: Limits, report: int, *, trial: bool = False) -> bytes:
-    config = {
-        "user": launch.user,
-        "tmp": limits.tmp,
-        "pids": limits.pids,
-        "report": report,
-        "preload": list(_PRELOAD),
-        "trial": trial,
-    }
-    return booted((*TEST_MODULES, "sandbox.zygote"), "sandbox.zygote", config)
-
-
-def _drain(fd: int, sink: Capture) -> None:
-    """Take what the pipe holds now."""
-    with suppress(BlockingIOError):
-        while data := os.read(fd, 1 << 16):
-            sink.feed(data)
-
-
-def _end(
-    driver: int,
-    process: subprocess.Popen[bytes],
-    control: socket.socket,
-    fds: tuple[int, ...],
-    root: Path,
-    name: str,
-) -> None:
-    control.close()
-    for fd in fds:
-        os.close(fd)
-    if driver != os.getpid():  # a fork of the driver owns nothing
-        return
-    kill_group(process.pid)
-    process.wait()
-    destroy(root, name)

@@ -22,7 +22,8 @@ from palestra.sandbox.bubblewrap import Bubblewrap
 from palestra.sandbox.checks import Fresh, judged, make_grader
 from palestra.sandbox.memo import accidental
 from palestra.sandbox.unsafe import UnsafeLocal
-from palestra.sandbox.warm import Warm, Zygote, problem_of, warm
+from palestra.sandbox.warm import Warm, problem_of, warm
+from palestra.sandbox.warm_box import Zygote
 
 HONEST = "def f(): return 'fine'"
 
@@ -372,6 +373,30 @@ def test_grades_at_the_same_time_have_a_box_each(boxes: Bubblewrap) -> None:
     assert 1 <= len(runner._idle) <= 2
     asyncio.run(runner.close())
     assert list(boxes.root.iterdir()) == []
+
+
+def test_one_job_runs_warm_and_many_in_the_box_that_is_given(boxes: Bubblewrap) -> None:
+    where = "import os\ndef f(): return os.path.exists('/workspace/here')"
+    seen = [
+        CallCheck(id=str(here), module="solution", function="f", args="()", expected=str(here))
+        for here in (False, True)
+    ]
+    job = CheckJob(files={"solution.py": where}, checks=tuple(seen))
+
+    async def run() -> list[list[CheckResult]]:
+        runner = Warm(boxes)
+        async with boxes.open() as box:
+            await box.write("here", b"")
+            answers = await runner.run_checks([job], box) + await runner.run_checks([job] * 2, box)
+        await runner.close()
+        return answers
+
+    answers = asyncio.run(run())
+    assert [[one.passed for one in found] for found in answers] == [
+        [True, False],
+        [False, True],
+        [False, True],
+    ]
 
 
 def test_without_warm_boxes_each_grade_gets_a_fresh_one(
