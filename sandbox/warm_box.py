@@ -61,6 +61,7 @@ class Zygote:
     def __init__(self, box: LocalBox, root: Path, launch: WarmLaunch, limits: Limits) -> None:
         self.worn = False
         self._count = 0
+        self._driver = os.getpid()
         self._expires = time.monotonic() + _TTL_S / 2
         self._socket, inside = socket.socketpair()
         self._socket.setblocking(False)
@@ -79,7 +80,7 @@ class Zygote:
         self._boot = _boot(launch, limits, writer)
         # Also at exit, and when a grader is forgotten: it has nobody to close it.
         self._end = weakref.finalize(
-            self, _end, os.getpid(), self._process, self._socket, self._fds, root, box.name
+            self, _end, self._driver, self._process, self._socket, self._fds, root, box.name
         )
 
     @property
@@ -115,8 +116,10 @@ class Zygote:
 
     def fit(self, grades: int) -> bool:
         """Whether another grade may be run by it."""
+        # A fork of the driver has the same sockets, but must not talk to the same zygotes.
+        ours = self._driver == os.getpid() and not self.worn
         fresh = self._count < grades and time.monotonic() < self._expires
-        return fresh and not self.worn and self._process.poll() is None
+        return ours and fresh and self._process.poll() is None
 
     async def grade(self, request: bytes, timeout: float) -> ExecResult:
         """Run one worker; its end and its report, as ``Sandbox.exec`` would tell them.
@@ -210,5 +213,6 @@ def _end(
     if driver != os.getpid():  # a fork of the driver owns nothing
         return
     kill_group(process.pid)
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE_S)
     destroy(root, name)

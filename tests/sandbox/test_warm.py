@@ -7,7 +7,10 @@ import ast
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from palestra.rl.types import CallCheck, CheckJob, CheckResult, Outcome, Task, U
 from palestra.sandbox import warm as warm_module
 from palestra.sandbox.bubblewrap import Bubblewrap
 from palestra.sandbox.checks import Fresh, judged, make_grader
+from palestra.sandbox.keeper import reap
 from palestra.sandbox.memo import accidental
 from palestra.sandbox.unsafe import UnsafeLocal
 from palestra.sandbox.warm import Warm, problem_of, warm
@@ -76,21 +80,18 @@ def same_zygote(runner: Warm, act: Callable[[], object]) -> None:
     assert zygote_of(runner) is before
 
 
+def below(pid: int) -> Iterator[int]:
+    """Children of a process, and theirs."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (thread / "children").read_text().split()):
+                yield child
+                yield from below(child)
+
+
 def members() -> int:
-    """Children of this process, and theirs."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents.setdefault(int(words[1]), []).append(int(entry.name))
-    todo, count = [os.getpid()], -1
-    while todo:
-        todo += parents.get(todo.pop(), [])
-        count += 1
-    return count
+    """How many processes are below this one."""
+    return len(list(below(os.getpid())))
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -354,6 +355,53 @@ def test_a_forgotten_runner_leaves_nothing(boxes: Bubblewrap) -> None:
     del forgotten
     asyncio.run(until(lambda: members() == before))
     assert members() == before and list(boxes.root.iterdir()) == []
+
+
+def test_a_fork_of_the_driver_leaves_its_zygotes_alone(one: Warm) -> None:
+    def fork() -> None:
+        zygote = zygote_of(one)
+        child = os.fork()
+        if child == 0:
+            try:
+                unfit = not zygote.fit(1000)
+                zygote._end()
+                os._exit(0 if unfit else 1)
+            finally:
+                os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+
+    same_zygote(one, fork)
+
+
+DRIVER = """
+import asyncio, sys
+from pathlib import Path
+from palestra.rl.types import CallCheck, CheckJob
+from palestra.sandbox.bubblewrap import Bubblewrap
+from palestra.sandbox.warm import Warm
+check = CallCheck(id="c", module="solution", function="f", args="()", expected="1")
+job = CheckJob(files={"solution.py": "import time\\ndef f(): time.sleep(600)"}, checks=(check,))
+async def main():
+    runner = Warm(Bubblewrap(root=Path(sys.argv[1])))
+    runs = [runner.run([job], timeout=600, check_s=600) for _ in range(3)]
+    await asyncio.gather(*runs)
+asyncio.run(main())
+"""
+
+
+def test_zygotes_and_candidates_die_with_a_driver_that_is_killed(boxes: Bubblewrap) -> None:
+    inside: set[int] = set()
+
+    def working() -> bool:
+        inside.update(below(driver.pid))
+        return len(inside) >= 18  # for each: two of bwrap, two of the zygote, worker, candidate
+
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(boxes.root)])
+    asyncio.run(until(working))
+    driver.kill()
+    driver.wait()
+    asyncio.run(until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in inside)))
+    assert len(reap(boxes.root)) == 3 and list(boxes.root.iterdir()) == []
 
 
 def test_grades_at_the_same_time_have_a_box_each(boxes: Bubblewrap) -> None:
