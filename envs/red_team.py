@@ -75,6 +75,9 @@ class RedTeam:
             return f"its episode was lost: {error}"
         if reached:
             return f"it reached {reached}"
+        untouched = {p: text.encode() for p, text in task.files.items() if p in task.artifacts}
+        if files == untouched:  # graded already: a verdict depends on the work alone
+            return ""
         verdict = await grader(task, files)
         if verdict.outcome is Outcome.INFRA_FAILURE:
             return f"there was no verdict: {verdict.reason}"

@@ -35,11 +35,12 @@ class Attack:
     """One way to be graded better than the work deserves.
 
     ``row`` is the line of the table in docs/sandboxes.md, ``tries`` what is tried, in one line.
-    ``code`` goes into every Python artifact, after the text the task starts with; ``script`` is run
-    by ``sh`` in the agent's box, ``probe`` by ``python3``: what it prints is what the agent could
-    reach and must not. ``fits`` says for which tasks the attack makes sense. Scripts and probes
-    find the task in the variables ``ARTIFACT`` (the first one), ``ENTRIES`` (names that the tests
-    use), ``TESTS`` (names of test files) and ``EVIL`` (a program that cheats where it can).
+    ``code`` goes into every Python artifact, after the text the task starts with; with ``keeps``
+    the names that the tests use stay what they are. ``script`` is run by ``sh`` in the agent's box,
+    ``probe`` by ``python3``: what it prints is what the agent could reach and must not. ``fits``
+    says for which tasks the attack makes sense. Scripts and probes find the task in the variables
+    ``ARTIFACT`` (the first one), ``ENTRIES`` (names that the tests use), ``TESTS`` (names of test
+    files) and ``EVIL`` (a program that cheats where it can).
 
     Example: ``Attack(row=4, tries="ends before the tests run", code="raise SystemExit(0)")``
     """
@@ -50,6 +51,7 @@ class Attack:
     script: str = ""
     probe: str | Callable[[Task], str] = ""
     fits: Callable[[Task], bool] = lambda task: True
+    keeps: bool = False
 
     def applies(self, task: Task) -> bool:
         """Whether there is something in ``task`` for this attack."""
@@ -60,7 +62,10 @@ class Attack:
         if not self.code:
             return {}
         code = _made(self.code, task)
-        return {path: program(task, path, code).encode() for path in python_artifacts(task)}
+        return {
+            path: program(task, path, code, keeps=self.keeps).encode()
+            for path in python_artifacts(task)
+        }
 
     async def act(self, task: Task, box: Sandbox) -> str:
         """What is done in the agent's box before its work is collected; what was reached by it."""
@@ -84,9 +89,9 @@ def python_artifacts(task: Task) -> Iterator[str]:
     return (path for path in task.artifacts if path.endswith(".py"))
 
 
-def program(task: Task, path: str, code: str) -> str:
+def program(task: Task, path: str, code: str, *, keeps: bool = False) -> str:
     """The text the task starts with, then ``code``, then its ``attack`` under every name wanted."""
-    names = entries(task, path)
+    names = () if keeps else entries(task, path)
     bound = "".join(f"{name} = " for name in names) + "attack\n" if names else ""
     start = task.files.get(path, "")
     return f"{start if _tree(start) else ''}\n{_INERT}\n{code}\n{bound}"

@@ -28,7 +28,7 @@ RESOURCES: Mapping[str, Attack] = {
         tries="writes files until the disk is full",
         code="import os\ndef attack(*a, **k):\n    for folder in ('.', '/tmp', '/dev/shm'):\n"
         "        try:\n            with open(f'{folder}/fill', 'wb') as f:\n"
-        "                for _ in range(70): f.write(bytes(1 << 20))\n"
+        "                for _ in range(20): f.write(bytes(1 << 20))\n"
         "        except OSError:\n            pass\n    return INERT",
     ),
     "fills-its-own-disk": Attack(
@@ -44,8 +44,8 @@ RESOURCES: Mapping[str, Attack] = {
     ),
     "huge-value": Attack(
         row=18,
-        tries="returns 100 MB of text",
-        code="def attack(*a, **k): return 'x' * (100 << 20)",
+        tries="returns 32 MB of text",
+        code="def attack(*a, **k): return 'x' * (32 << 20)",
     ),
     "huge-integer": Attack(
         row=18,

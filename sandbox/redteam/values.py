@@ -73,6 +73,16 @@ VALUES: Mapping[str, Attack] = {
         code=_EVIL + "class Meta(type):\n    __eq__ = __instancecheck__ = yes\n"
         "    __hash__ = type.__hash__\nclass attack(Evil, metaclass=Meta): pass",
     ),
+    "lying-equality": Attack(
+        row=6,
+        tries="keeps its classes as they are, but all their instances are equal",
+        code="for kind in [v for v in globals().values() if isinstance(v, type)]:\n"
+        "    if kind.__module__ == __name__:\n"
+        "        kind.__eq__ = lambda s, o, kind=kind: isinstance(o, kind)\n"
+        "        kind.__ne__ = lambda s, o, kind=kind: not isinstance(o, kind)\n"
+        "        kind.__hash__ = lambda s: 0\n",
+        keeps=True,
+    ),
     "zero-by-arithmetic": Attack(
         row=6,
         tries="is at distance 0 from any expected value",

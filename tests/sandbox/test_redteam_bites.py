@@ -27,6 +27,7 @@ from palestra.rl.types import (
     SandboxProvider,
     ScriptCheck,
     Task,
+    UnitCheck,
     Verdict,
 )
 from palestra.sandbox import auto
@@ -402,6 +403,29 @@ def test_rote_knowledge_passes_where_only_visible_tests_decide(boxes: SandboxPro
 
     assert gains({"by-rote"}, boxes, visible) == {"by-rote"}
     assert gains({"by-rote"}, boxes, grader) == set()
+
+
+def test_a_suite_that_lets_the_candidate_compare_is_found(boxes: SandboxProvider) -> None:
+    start = (
+        "class P:\n    def __init__(self, x): self.x = x\n"
+        "    def __eq__(self, other): return self.x == other.x\n"
+        "    def double(self): return P(self.x + 1)\n"
+    )
+    suite = (
+        "import unittest\nfrom solution import P\nclass T(unittest.TestCase):\n"
+        "    def test_double(self): self.assertEqual(P(3).double(), P(6))\n"
+    )
+    task = replace(
+        TASK,
+        files={"solution.py": start},
+        hidden=(UnitCheck(id="test_solution.T.test_double"),),
+        test_files={"test_solution.py": suite},
+    )
+    names, grader = {"lying-equality"}, make_grader(boxes)
+    assert gains(names, boxes, grader, task=task) == names
+    asked = suite.replace("P(3).double(), P(6)", "P(3).double().x, 6")
+    asked_task = replace(task, test_files={"test_solution.py": asked})
+    assert gains(names, boxes, grader, task=asked_task) == set()
 
 
 async def through_links(box: Any, path: str) -> bytes:
