@@ -29,6 +29,15 @@ class SandboxError(InfraError):
     """A box could not be made, or broke."""
 
 
+class BoxDied(SandboxError):
+    """The box is gone or was restarted; ``by_agent`` when a command of the agent's was running and
+    the machine reports no event of its own: then it is the agent's failure, never retried."""
+
+    def __init__(self, text: str, *, by_agent: bool) -> None:
+        super().__init__(text)
+        self.by_agent = by_agent
+
+
 class PathRefused(PalestraError):
     """A path leaves the work directory, is missing, too large, or not a regular file.
 

@@ -167,6 +167,7 @@ class Stop(StrEnum):
     OVER_BUDGET = "over_budget"
     CONTEXT_FULL = "context_full"
     MALFORMED = "malformed"
+    BOX_ENDED = "box_ended"
     TIME_LIMIT = "time_limit"
     TASK_ERROR = "task_error"
     INFRA_ERROR = "infra_error"

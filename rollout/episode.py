@@ -13,6 +13,7 @@ from palestra.envs.base import Env
 from palestra.envs.files import collect
 from palestra.rewards.score import score
 from palestra.rl.errors import (
+    BoxDied,
     EngineError,
     GraderError,
     InfraError,
@@ -131,7 +132,8 @@ async def _converse(
             if not limit.expired():  # a box that timed out is our fault, not the agent's
                 raise
             stop = Stop.TIME_LIMIT
-        return _Transcript(turns, stop, await collect(ticket.task, box))
+        files = {} if stop is Stop.BOX_ENDED else await collect(ticket.task, box)
+        return _Transcript(turns, stop, files)
 
 
 async def _turns(
@@ -173,7 +175,15 @@ async def _turns(
             left = _room(ticket.task, world, turns, len(history))
             return left if isinstance(left, Stop) else Stop.OVER_BUDGET
         with clock.lane("environment"):
-            turn, answers, submitted = await _act(ticket.task, world, box, turn)
+            try:
+                turn, answers, submitted = await _act(ticket.task, world, box, turn)
+            except BoxDied as died:
+                if not died.by_agent:
+                    raise
+                text = world.chat.tokenizer.decode(turn.token_ids)
+                shown = Message(role="assistant", content=text)
+                turns.append(replace(turn, message=shown, error=str(died)))
+                return Stop.BOX_ENDED
         turns.append(turn)
         errors = errors + 1 if turn.error else 0
         if submitted:
@@ -225,7 +235,8 @@ async def _scored(played: Trajectory, world: World) -> Trajectory:
         return replace(
             played, outcome=Outcome.INFRA_FAILURE, stop=Stop.INFRA_ERROR, reason=str(error)
         )
-    outcome = Outcome.GRADED if played.stop is not Stop.MALFORMED else Outcome.AGENT_FAILURE
+    failed = played.stop in (Stop.MALFORMED, Stop.BOX_ENDED)
+    outcome = Outcome.AGENT_FAILURE if failed else Outcome.GRADED
     return replace(played, reward=reward, outcome=outcome)
 
 

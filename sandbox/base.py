@@ -53,15 +53,6 @@ class CreateError(SandboxError):
         self.stage = stage
 
 
-class BoxDied(SandboxError):
-    """The box is gone or was restarted; ``by_agent`` when a command of the agent's was running and
-    the machine reports no event of its own: then it is the agent's failure, never retried."""
-
-    def __init__(self, text: str, *, by_agent: bool) -> None:
-        super().__init__(text)
-        self.by_agent = by_agent
-
-
 class TransportError(SandboxError):
     """The way to the box failed. Whether a command ran is unknown: it is never sent again."""
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
-from palestra.rl.errors import SandboxError, UserError
+from palestra.rl.errors import BoxDied, SandboxError, UserError
 from palestra.rl.types import (
     CallCheck,
     Check,
@@ -29,7 +29,6 @@ from palestra.rl.types import (
     UnitCheck,
     Verdict,
 )
-from palestra.sandbox.base import BoxDied
 from palestra.sandbox.codec import decode, encode
 from palestra.sandbox.compare import same, shown
 from palestra.sandbox.process import REPORT_BYTES

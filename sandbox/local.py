@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from palestra.rl.errors import SandboxError
+from palestra.rl.errors import BoxDied, SandboxError
 from palestra.rl.types import ExecResult
 from palestra.sandbox import workspace
-from palestra.sandbox.base import BoxDied, BoxSpec, as_words, completed, refused
+from palestra.sandbox.base import BoxSpec, as_words, completed, refused
 from palestra.sandbox.files import read_below, read_tree, write_below
 from palestra.sandbox.keeper import destroy
 from palestra.sandbox.limits import Cgroup, Limits, cgroup_guarantees

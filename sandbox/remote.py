@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from palestra.rl.errors import PathRefused, SandboxError
+from palestra.rl.errors import BoxDied, PathRefused, SandboxError
 from palestra.rl.types import ExecResult
 from palestra.sandbox import seccomp
 from palestra.sandbox.base import (
-    BoxDied,
     BoxSpec,
     TransportError,
     as_words,

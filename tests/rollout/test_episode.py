@@ -15,6 +15,7 @@ from palestra.policies.fake import LOGPROB, ScriptedPolicy
 from palestra.policies.tokenizer import HFTokenizer
 from palestra.rewards.score import Weighted
 from palestra.rl.errors import (
+    BoxDied,
     EngineError,
     GraderError,
     PathRefused,
@@ -322,6 +323,24 @@ class BrokenBoxes:
 
             box.write = set_up
             yield box
+
+
+@pytest.mark.parametrize("by_agent", [True, False])
+def test_who_ended_the_box_decides_what_it_is_worth(
+    make_world: MakeWorld, make_ticket: MakeTicket, by_agent: bool
+) -> None:
+    """An agent's last reply is trained on, with a reward of 0; nothing is collected."""
+    world = make_world([WRITE, SUBMIT])
+    died = BoxDied("gone", by_agent=by_agent)
+    played = run(replace(world, boxes=BrokenBoxes(world.boxes, "write", died)), make_ticket())
+    if not by_agent:
+        assert (played.outcome, played.reward) == (Outcome.INFRA_FAILURE, None)
+        return
+    assert (played.stop, played.outcome) == (Stop.BOX_ENDED, Outcome.AGENT_FAILURE)
+    assert played.reward is not None and played.reward.total == 0.0
+    [turn] = played.turns
+    assert (turn.error, len(turn.token_ids)) == ("gone", len(turn.logprobs)) and turn.token_ids
+    assert seen(world) == [{}]
 
 
 @pytest.mark.parametrize("method", ["write", "read"])

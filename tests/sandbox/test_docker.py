@@ -17,12 +17,12 @@ from typing import Any
 import docker as sdk
 import pytest
 
+from palestra.rl.errors import BoxDied
 from palestra.rl.types import CallCheck, Outcome, Sandbox, ScriptCheck, Task
 from palestra.sandbox import docker as backend_module
 from palestra.sandbox.base import (
     GUARANTEES,
     Box,
-    BoxDied,
     BoxSpec,
     CreateError,
     TransportError,

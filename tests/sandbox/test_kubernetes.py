@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from palestra.rl.errors import UserError
+from palestra.rl.errors import BoxDied, UserError
 from palestra.rl.types import CallCheck, Outcome, ScriptCheck, Task
 from palestra.sandbox import kubernetes_claims as claims
 from palestra.sandbox import kubernetes_cluster as cluster
@@ -28,7 +28,7 @@ from palestra.sandbox import kubernetes_lease as leases
 from palestra.sandbox import kubernetes_pod as pods
 from palestra.sandbox import kubernetes_reaper as reaper
 from palestra.sandbox.auto import choose
-from palestra.sandbox.base import BoxDied, BoxSpec, CreateError, TransportError, reap
+from palestra.sandbox.base import BoxSpec, CreateError, TransportError, reap
 from palestra.sandbox.checks import make_grader
 from palestra.sandbox.kubernetes import Kubernetes
 from palestra.sandbox.kubernetes_api import Api, ApiFault

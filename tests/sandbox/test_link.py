@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from palestra.rl.errors import PathRefused
+from palestra.rl.errors import BoxDied, PathRefused
 from palestra.sandbox import link as link_module
-from palestra.sandbox.base import BoxDied, BoxSpec, TransportError
+from palestra.sandbox.base import BoxSpec, TransportError
 from palestra.sandbox.inbox import BYE, CANCEL, CHUNK, DATA, END, FRAME, NO_PROCESS, PING
 from palestra.sandbox.inbox_work import SIZES
 from palestra.sandbox.link import BOOT, Link, LinkLost, Unfinished

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from palestra.sandbox.base import Backend, Box, BoxDied, BoxSpec
+from palestra.rl.errors import BoxDied
+from palestra.sandbox.base import Backend, Box, BoxSpec
 
 Until = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
 Survivors = Callable[[], Awaitable[bool]]

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from palestra.rl.errors import PathRefused, SandboxError
-from palestra.sandbox.base import Backend, Box, BoxDied, BoxSpec
+from palestra.rl.errors import BoxDied, PathRefused, SandboxError
+from palestra.sandbox.base import Backend, Box, BoxSpec
 
 Until = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from palestra.rl.errors import PathRefused, SandboxError, UserError
-from palestra.sandbox.base import Backend, Box, BoxDied, BoxSpec, CreateError, reap
+from palestra.rl.errors import BoxDied, PathRefused, SandboxError, UserError
+from palestra.sandbox.base import Backend, Box, BoxSpec, CreateError, reap
 
 Until = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
 Survivors = Callable[[], Awaitable[bool]]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from palestra.sandbox.base import Backend, Box, BoxDied, BoxSpec
+from palestra.rl.errors import BoxDied
+from palestra.sandbox.base import Backend, Box, BoxSpec
 from palestra.sandbox.limits import Limits
 
 Until = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
