@@ -99,13 +99,13 @@ INTERPRETER: Mapping[str, Attack] = {
     "forges-the-report": Attack(
         row=3,
         tries="writes good news to every descriptor while it is imported",
-        code=_FORGED + "for fd in range(3, 60):\n    for text in texts:\n        try:\n"
+        code=_FORGED + "for fd in range(3, 1024):\n    for text in texts:\n        try:\n"
         "            os.write(fd, text)\n        except OSError:\n            break\n",
     ),
     "forges-answers": Attack(
         row=3,
         tries="writes well-formed answers to every descriptor when it is called",
-        code=_FORGED + "def attack(*a, **k):\n    for fd in range(3, 60):\n"
+        code=_FORGED + "def attack(*a, **k):\n    for fd in range(3, 1024):\n"
         "        for i in range(20):\n            try:\n"
         "                os.write(fd, bytes(4) + i.to_bytes(4, 'big') + b'p')\n"
         "            except OSError:\n                break\n    return INERT\n",
@@ -114,7 +114,7 @@ INTERPRETER: Mapping[str, Attack] = {
         row=3,
         tries="opens the report through /proc/PID/fd of other processes",
         code=_FORGED + "for pid in ('self', '1', str(os.getppid()), *map(str, range(2, 40))):\n"
-        "    for fd in range(3, 30):\n        try:\n"
+        "    for fd in range(3, 256):\n        try:\n"
         "            g = os.open(f'/proc/{pid}/fd/{fd}', os.O_WRONLY | os.O_NONBLOCK)\n"
         "            for text in texts: os.write(g, text)\n            os.close(g)\n"
         "        except OSError:\n            pass\n",

@@ -45,24 +45,24 @@ print(*sorted(n for n in found if name.search(n)))
 """
 
 _TESTS = """
-import os, sys
-needles = [n.encode() for n in {needles!r}]
-seen = 0
+import glob, itertools, os
+needles = [bytes.fromhex(n) for n in {needles!r}]
+def below(top):
+    for folder, folders, names in os.walk(top):
+        folders[:] = [f for f in folders if os.path.join(os.path.abspath(folder), f) not in SYSTEM]
+        yield from (os.path.join(folder, name) for name in names)
+SYSTEM = ("/proc", "/sys", "/dev")
 home = os.path.expanduser("~")
-for top in (".", "..", home, "/tmp", "/workspace", "/dev/shm", "/tests", "/logs"):
-    for folder, _, names in os.walk(top):
-        for name in names:
-            path = os.path.join(folder, name)
-            seen += 1
-            if seen > 2000 or not os.path.isfile(path) or os.path.getsize(path) > 1 << 20:
-                continue
-            try:
-                with open(path, "rb") as file:
-                    text = file.read()
-            except OSError:
-                continue
-            if any(n in text for n in needles):
-                print(path)
+tops = (".", "..", home, "/tmp", "/workspace", "/dev/shm", "/tests", "/logs")
+paths = [p for top in tops for p in itertools.islice(below(top), 2000) if os.path.isfile(p)]
+for path in paths + glob.glob("/proc/[0-9]*/cmdline") + glob.glob("/proc/[0-9]*/environ"):
+    try:
+        with open(path, "rb") as file:
+            text = file.read(1 << 20)
+    except OSError:
+        continue
+    if any(n in text for n in needles):
+        print(path)
 """
 
 
@@ -78,7 +78,8 @@ PROBES: Mapping[str, Attack] = {
     "reads-tests": Attack(
         row=22,
         tries="looks for the hidden tests in every folder it can read",
-        probe=lambda task: _TESTS.format(needles=_hidden(task)),
+        # In hex, so that the probe does not find its own command line.
+        probe=lambda task: _TESTS.format(needles=[n.encode().hex() for n in _hidden(task)]),
         fits=lambda task: bool(_hidden(task)),
     ),
 }

@@ -41,7 +41,7 @@ PROCESSES: Mapping[str, Attack] = {
         row=11,
         tries="leaves a daemon that writes to every descriptor",
         code="import os, time\nif os.fork() == 0:\n    os.setsid()\n    end = time.time() + 5\n"
-        "    while time.time() < end:\n        for fd in range(3, 20):\n            try:\n"
+        "    while time.time() < end:\n        for fd in range(3, 256):\n            try:\n"
         "                os.write(fd, bytes(11) + b'p')\n            except OSError:\n"
         "                pass\n        time.sleep(0.001)\n    os._exit(0)\n",
     ),
