@@ -56,7 +56,13 @@ async def warm_start(
     total = sft.corpus_steps + sft.steps
     console.phase(f"supervised warm start: {total} steps on demonstrations of {len(train)} tasks")
     settings = config.policy.learner.model_copy(
-        update={"lr": sft.lr, "warmup_steps": sft.warmup_steps, "decay_steps": total}
+        update={
+            "lr": sft.lr,
+            "warmup_steps": sft.warmup_steps,
+            "decay_steps": total,
+            "schedule": "linear",
+            "min_lr_ratio": 0.1,
+        }
     )
     with console.progress(total, "supervised steps") as advance:
         batches = _batches(config, env, chat, train, console)

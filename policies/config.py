@@ -65,10 +65,17 @@ class LearnerConfig(Settings):
     """AdamW's decoupled weight decay."""
     grad_clip: float = Field(default=1.0, gt=0)
     """Global gradient norm above which gradients are scaled down."""
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "linear"
+    """How the learning rate falls: `linear` and `cosine` over `decay_steps` from the start, `wsd`
+    (warm-up, stable, decay) over `decay_steps` after `warmup_steps` and `stable_steps`."""
     warmup_steps: int = Field(default=0, ge=0)
-    """Steps over which the learning rate rises linearly."""
+    """Steps over which the learning rate rises linearly, whatever the schedule."""
+    stable_steps: int = Field(default=0, ge=0)
+    """Steps at the peak between warm-up and decay of `wsd`."""
     decay_steps: int = Field(default=0, ge=0)
-    """Steps over which the learning rate falls linearly to a tenth; 0 keeps it constant."""
+    """Steps over which the learning rate falls; 0 keeps it constant."""
+    min_lr_ratio: float = Field(default=0.1, ge=0, le=1)
+    """Share of the peak learning rate at which it stops falling."""
     micro_batch_tokens: int = Field(default=4096, ge=16)
     """Tokens of one packed micro-batch, padding included."""
     row_tokens: int = Field(default=512, ge=16)

@@ -22,6 +22,7 @@ from palestra.policies.config import LearnerConfig
 from palestra.policies.logprobs import token_logprobs
 from palestra.policies.packing import MicroBatch, attention_mask, micro_batches
 from palestra.policies.replacing import replace_folder
+from palestra.policies.schedules import learning_rate
 from palestra.rl.errors import CheckpointError, UserError
 from palestra.rl.types import Batch, Sample
 
@@ -199,12 +200,8 @@ class DeepSpeedLearner:
         return float(self.engine.optimizer.param_groups[0]["lr"])
 
     def _set_lr(self) -> None:
-        config = self.config
-        scale = min(1.0, (self.steps + 1) / max(1, config.warmup_steps))
-        if config.decay_steps:
-            scale *= max(0.1, 1 - self.steps / config.decay_steps)
         for group in self.engine.optimizer.param_groups:
-            group["lr"] = config.lr * scale
+            group["lr"] = learning_rate(self.steps, self.config)
 
     @torch.no_grad()
     def logprobs(
