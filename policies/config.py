@@ -54,15 +54,20 @@ class LearnerConfig(Settings):
     """Working weights; float32 on CPU, bfloat16 with float32 masters on GPU."""
     zero_stage: Literal[1, 2, 3] = 2
     """ZeRO stage."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` orthogonalises the updates of matrices and leaves embeddings, head, norms and biases
+    to AdamW. A model that was pre-trained with AdamW is best trained on with it."""
     lr: float = Field(default=1e-6, gt=0)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate, of AdamW and Muon alike: their updates are of one size."""
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    """Muon's decay of the momentum."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay of the first and second moment."""
     eps: float = Field(default=1e-8, gt=0)
     """AdamW's epsilon. Near the size of the gradients it keeps parameters still that have nothing
     but noise, which otherwise move as far as all others."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's decoupled weight decay."""
+    """Decoupled weight decay of both optimizers."""
     grad_clip: float = Field(default=1.0, gt=0)
     """Global gradient norm above which gradients are scaled down."""
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "linear"

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from palestra.policies import counters, guards, leaks
+from palestra.policies import counters, guards, leaks, optimizers
 from palestra.policies.config import LearnerConfig
 from palestra.policies.logprobs import token_logprobs
 from palestra.policies.packing import MicroBatch, attention_mask, micro_batches
@@ -88,17 +88,14 @@ class DeepSpeedLearner:
             self.logprobs([[0, 0]])
 
     def _start(self, folder: str) -> Any:
-        import deepspeed
         from transformers import AutoModelForCausalLM
 
         dtype = getattr(torch, self.config.dtype)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         model.config.use_cache = False
         module = PolicyModule(model, self.config.logprob_chunk)
-        engine, *_ = deepspeed.initialize(
-            model=module, model_parameters=module.parameters(), config=self._deepspeed_config()
-        )
-        return engine
+        cuda = self.device.type == "cuda"
+        return optimizers.initialize(module, self.config, self._deepspeed_config(), cuda=cuda)
 
     def _deepspeed_config(self) -> dict[str, Any]:
         config = self.config
@@ -109,16 +106,6 @@ class DeepSpeedLearner:
             "zero_optimization": {"stage": config.zero_stage},
             "zero_allow_untested_optimizer": True,
             "bf16": {"enabled": config.dtype == "bfloat16"},
-            "optimizer": {
-                "type": "AdamW",
-                "params": {
-                    "lr": config.lr,
-                    "betas": list(config.betas),
-                    "eps": config.eps,
-                    "weight_decay": config.weight_decay,
-                    "torch_adam": self.device.type == "cpu",
-                },
-            },
             "steps_per_print": 10**9,
             "wall_clock_breakdown": False,
         }
