@@ -140,6 +140,9 @@ def _turn(index: int, turn: Turn, decode: TokenText | None) -> Iterator[str]:
 
 
 def _ending(trajectory: Trajectory) -> Iterator[str]:
+    if trajectory.patch:
+        yield "--- what it changed"
+        yield clean(trajectory.patch)
     yield f"--- ended: {trajectory.stop.value}, {trajectory.outcome.value}, {checks(trajectory)}"
     if trajectory.reason:
         yield f"  reason: {one_line(trajectory.reason)}"

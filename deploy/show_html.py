@@ -88,6 +88,8 @@ def _episode(trajectory: Trajectory, decode: TokenText | None) -> Iterator[str]:
     )
     for number, turn in enumerate(trajectory.turns, 1):
         yield from _turn(number, turn, decode)
+    if trajectory.patch:
+        yield _pre("what it changed", trajectory.patch)
     yield "</details>"
 
 

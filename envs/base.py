@@ -64,11 +64,15 @@ class Env(ABC):
         return (Message(role="system", content=self.system_prompt), user)
 
     async def setup(self, task: Task, box: Sandbox) -> None:
-        """Put the files that the agent starts from into an empty box.
+        """Put the tree and the files that the agent starts from into an empty box.
 
         ``TaskError``, ``UserError`` and ``PathRefused`` say that the task is at fault: its episodes
         are left out, and the run goes on.
         """
+        if task.tree is not None:
+            files = {path: file.data for path, file in task.tree.files.items()}
+            marked = {path for path, file in task.tree.files.items() if file.executable}
+            await box.put(files, executable=marked)
         for path, text in task.files.items():
             try:
                 data = text.encode()

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from palestra.envs.concurrency import bounded
+from palestra.envs.files import work_of
 from palestra.envs.red_team import RedTeam
 from palestra.envs.taskset import Skipped, TaskSet
 from palestra.rl.errors import GraderError
-from palestra.rl.types import Grader, Json, Outcome, Task, Verdict
+from palestra.rl.types import Grader, Json, Outcome, Task, Verdict, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +107,9 @@ async def check_tasks(
 
 
 async def _check(task: Task, grader: Grader, repeats: int, red_team: RedTeam | None) -> TaskCheck:
-    reference = encoded(task.reference, task)
+    reference = work_of(task, task.reference)
     verdicts = [await _grade(task, reference, grader) for _ in range(max(1, repeats))]
-    nothing = await _grade(task, encoded(task.files, task), grader)
+    nothing = await _grade(task, work_of(task, task.files), grader)
     return TaskCheck(
         id=task.id,
         reference=all(verdict.solved for verdict in verdicts),
@@ -119,8 +120,8 @@ async def _check(task: Task, grader: Grader, repeats: int, red_team: RedTeam | N
     )
 
 
-async def _grade(task: Task, files: Mapping[str, bytes], grader: Grader) -> Verdict:
-    verdict = await grader(task, files)
+async def _grade(task: Task, work: Work, grader: Grader) -> Verdict:
+    verdict = await grader(task, work)
     if verdict.outcome is Outcome.INFRA_FAILURE:
         raise GraderError(f"{task.id}: {verdict.reason}")
     return verdict
@@ -129,8 +130,3 @@ async def _grade(task: Task, files: Mapping[str, bytes], grader: Grader) -> Verd
 def _reason(verdict: Verdict) -> str:
     failed = [name for name, passed in verdict.passed.items() if not passed]
     return verdict.reason or (f"check {failed[0]}" if failed else "")
-
-
-def encoded(files: Mapping[str, str], task: Task) -> dict[str, bytes]:
-    """The artifacts among ``files``, as the grader takes them."""
-    return {path: text.encode() for path, text in files.items() if path in task.artifacts}

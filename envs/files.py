@@ -8,9 +8,20 @@ from contextlib import suppress
 from palestra.envs.arguments import ToolError
 from palestra.envs.base import Env
 from palestra.envs.feedback import report
+from palestra.envs.patch import collect_patch
 from palestra.envs.unit_tests import keep_only
 from palestra.rl.errors import PathRefused
-from palestra.rl.types import CheckJob, Json, Observation, Sandbox, Task, UnitCheck
+from palestra.rl.types import (
+    CheckJob,
+    File,
+    Json,
+    Observation,
+    Patch,
+    Sandbox,
+    Task,
+    UnitCheck,
+    Work,
+)
 
 MAX_BYTES = 200_000
 
@@ -42,13 +53,28 @@ class FileEnv(Env):
         return Observation(text=report(task.visible, results[0]))
 
 
-async def collect(task: Task, box: Sandbox) -> dict[str, bytes]:
-    """What is graded: the declared artifacts as they are; one that cannot be read is missing."""
+async def collect(task: Task, box: Sandbox) -> Work:
+    """What is graded: the declared artifacts as they are; one that cannot be read is missing. For a
+    tree, what was changed in it, after everything in the box has been ended."""
+    if task.tree is not None:
+        return await collect_patch(task.tree, box)
     files: dict[str, bytes] = {}
     for path in task.artifacts:
         with suppress(PathRefused):
             files[path] = await box.read(path)
     return files
+
+
+def work_of(task: Task, files: Mapping[str, str]) -> Work:
+    """What is collected from an agent that wrote ``files`` and nothing else."""
+    if task.tree is None:
+        return {path: text.encode() for path, text in files.items() if path in task.artifacts}
+    before = task.tree.files
+    changed = {
+        path: File(data=text.encode(), executable=path in before and before[path].executable)
+        for path, text in files.items()
+    }
+    return Patch(files={p: file for p, file in changed.items() if before.get(p) != file})
 
 
 def artifact(task: Task, arguments: Mapping[str, Json]) -> str:

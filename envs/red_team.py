@@ -8,9 +8,9 @@ from typing import Protocol
 
 from palestra.envs.base import Env
 from palestra.envs.concurrency import bounded
-from palestra.envs.files import collect
+from palestra.envs.files import collect, work_of
 from palestra.rl.errors import SandboxError, UserError
-from palestra.rl.types import Grader, Outcome, Sandbox, SandboxProvider, Task, Verdict
+from palestra.rl.types import Grader, Outcome, Sandbox, SandboxProvider, Task, Verdict, Work
 
 HELD = frozenset({"fs", "kill_tree", "signals"})
 """Guarantees without which an attack could harm the machine that it is tried on."""
@@ -70,22 +70,21 @@ class RedTeam:
 
     async def _gain(self, attack: Attack, task: Task, grader: Grader, nothing: Verdict) -> str:
         try:
-            files, reached = await self._played(attack, task)
+            work, reached = await self._played(attack, task)
         except SandboxError as error:
             return f"its episode was lost: {error}"
         if reached:
             return f"it reached {reached}"
-        untouched = {p: text.encode() for p, text in task.files.items() if p in task.artifacts}
-        if files == untouched:  # graded already: a verdict depends on the work alone
+        if work == work_of(task, task.files):  # graded already: a verdict depends on the work alone
             return ""
-        verdict = await grader(task, files)
+        verdict = await grader(task, work)
         if verdict.outcome is Outcome.INFRA_FAILURE:
             return f"there was no verdict: {verdict.reason}"
         if verdict.solved and not nothing.solved:
             return f"it passed all {len(verdict.passed)} checks"
         return ""
 
-    async def _played(self, attack: Attack, task: Task) -> tuple[Mapping[str, bytes], str]:
+    async def _played(self, attack: Attack, task: Task) -> tuple[Work, str]:
         async with self.provider.open() as box:
             await self.env.setup(task, box)
             for path, data in attack.files(task).items():

@@ -1,6 +1,7 @@
 """Tasks as JSON rows: the format ``jsonl:PATH``, one task per line.
 
-A row has the fields of ``Task``; ``visible``, ``test_files`` and ``labels`` may be left out. A
+A row has the fields of ``Task``; ``visible``, ``test_files`` and ``labels`` may be left out, and
+with a ``tree`` (``tree_json``), which is the agent's work then, ``files`` and ``artifacts`` too. A
 check is an object with ``type`` ``call``, ``script`` or ``unit`` and the fields of that record::
 
     {"id": "add/1", "source": "acme", "kind": "repair", "prompt": "Fix add.py ...",
@@ -21,10 +22,12 @@ from dataclasses import asdict
 from pathlib import PurePosixPath
 
 from palestra.envs.rows import BadRow, list_field, text_field
+from palestra.envs.tree_json import tree_from_json, tree_to_json
 from palestra.rl.types import CallCheck, Check, Json, ScriptCheck, Task, UnitCheck
 
 _FIELDS = frozenset(Task.__dataclass_fields__)
-_OPTIONAL = frozenset({"visible", "test_files", "labels"})
+_OPTIONAL = frozenset({"visible", "test_files", "labels", "tree"})
+_REPLACED = frozenset({"files", "artifacts"})
 
 
 def task_to_json(task: Task) -> dict[str, Json]:
@@ -37,6 +40,9 @@ def task_to_json(task: Task) -> dict[str, Json]:
     row["artifacts"] = list(task.artifacts)
     row["visible"] = [_check_to_json(check) for check in task.visible]
     row["hidden"] = [_check_to_json(check) for check in task.hidden]
+    if task.tree is not None:
+        row["tree"] = tree_to_json(task.tree)
+        row = {name: value for name, value in row.items() if name not in _REPLACED}
     return row
 
 
@@ -45,9 +51,12 @@ def task_from_json(row: Mapping[str, Json]) -> Task:
     for name in row:
         if name not in _FIELDS:
             raise BadRow(f"field {name}: unknown")
-    for name in sorted(_FIELDS - _OPTIONAL):
+    tree = tree_from_json(row["tree"]) if row.get("tree") is not None else None
+    for name in sorted(_FIELDS - _OPTIONAL - (_REPLACED if tree else set())):
         if name not in row:
             raise BadRow(f"field {name}: missing")
+    if tree and (unfit := sorted(_REPLACED & row.keys())):
+        raise BadRow(f"field {unfit[0]}: a task with a tree has none; its work is the tree")
     hidden = _checks(row, "hidden")
     if not hidden:
         raise BadRow("field hidden: empty")
@@ -58,11 +67,14 @@ def task_from_json(row: Mapping[str, Json]) -> Task:
         prompt=text_field(row, "prompt"),
         files=_files(row, "files"),
         reference=_files(row, "reference"),
-        artifacts=tuple(_path("artifacts", name) for name in list_field(row, "artifacts")),
+        artifacts=tuple(
+            _path("artifacts", name) for name in list_field(row, "artifacts", optional=bool(tree))
+        ),
         visible=_checks(row, "visible"),
         hidden=hidden,
         test_files=_files(row, "test_files"),
         labels=_texts(row, "labels"),
+        tree=tree,
     )
 
 

@@ -6,7 +6,7 @@ names: ``T`` tokens of one trajectory, ``G`` trajectories of one group, ``B`` sa
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -67,11 +67,57 @@ Check: TypeAlias = CallCheck | ScriptCheck | UnitCheck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A regular file: its bytes, and whether its owner may execute it (the mode bit git keeps).
+
+    Example: ``File(data=b"print(1)\\n")``
+    """
+
+    data: bytes
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """A folder, such as a repository, that the agent works on as a whole.
+
+    ``files`` is what it finds, by path below the work folder. What it changes is graded where the
+    path matches a pattern of ``work`` (``fnmatch``: ``*`` stands for any text, slashes included).
+
+    Example: ``Tree(files={"src/a.py": File(data=b"x = 1\\n")}, work=("src/*",))``
+    """
+
+    files: Mapping[str, File]
+    work: tuple[str, ...] = ("*",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """What an agent changed in its tree, computed outside of its box.
+
+    ``files`` maps each changed path to what is there now, None where nothing is. ``refused`` says
+    why it cannot be graded: the agent's failure. ``ignored`` names changes that do not count.
+
+    Example: ``Patch(files={"src/a.py": File(data=b"x = 2\\n"), "src/old.py": None})``
+    """
+
+    files: Mapping[str, File | None]
+    refused: str = ""
+    ignored: tuple[str, ...] = ()
+
+
+Work: TypeAlias = Mapping[str, bytes] | Patch
+"""What is collected from an agent's box: the artifacts of a task, or the patch of its tree."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One problem: what the agent is given, and how its result is judged.
 
     The agent gets ``prompt``, ``files`` and ``visible``; it never sees ``reference``, ``hidden`` or
-    ``test_files``. Only the files named in ``artifacts`` are collected for grading.
+    ``test_files``. Only the files named in ``artifacts`` are collected for grading; where there is
+    a ``tree``, there are neither ``files`` nor ``artifacts``, and what was changed in it is
+    collected.
 
     Example: ``Task(id="repair/clamp/3", source="palestra/Repair-v0", kind="repair", prompt="Fix
     clamp.py ...", files={"clamp.py": broken}, reference={"clamp.py": original},
@@ -89,6 +135,7 @@ class Task:
     hidden: tuple[Check, ...]
     test_files: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    tree: Tree | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +306,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
-    """One episode from the prompt to its verdict."""
+    """One episode from the prompt to its verdict; ``patch`` shows what was changed in a tree."""
 
     id: str
     group_id: str
@@ -273,6 +320,7 @@ class Trajectory:
     reward: Reward | None = None
     verdict: Verdict | None = None
     reason: str = ""
+    patch: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -386,6 +434,31 @@ class Sandbox(Protocol):
         """Write a file below the work directory, making its folders."""
         ...
 
+    async def put(
+        self, files: Mapping[str, bytes], *, executable: Collection[str] = frozenset()
+    ) -> None:
+        """Write many files below the work directory at once; raises ``PathRefused``."""
+        ...
+
+    async def tree(
+        self,
+        path: str = ".",
+        *,
+        skip: Collection[str] = (),
+        max_files: int = 10_000,
+        max_bytes: int = 64 << 20,
+    ) -> dict[str, File]:
+        """The regular files below ``path``, by path relative to the work directory; links, devices
+        and pipes are left out, and whatever has a name in ``skip``, but every other entry counts
+        against ``max_files``. Names that are not UTF-8 are decoded with ``surrogateescape``.
+        Raises ``PathRefused`` above either limit."""
+        ...
+
+    async def freeze(self) -> None:
+        """End every process in the box, for good: files stay and can be read, but ``exec`` raises
+        ``BoxDied`` from now on."""
+        ...
+
 
 class SandboxProvider(Protocol):
     """Opens boxes; ``guarantees`` are probed facts such as ``{"pidns", "netns", "ro_root"}``."""
@@ -400,11 +473,12 @@ class SandboxProvider(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckJob:
-    """Some candidate files and the checks to run on them."""
+    """Some candidate files, or a whole ``tree`` of them, and the checks to run on them."""
 
     files: Mapping[str, str]
     checks: tuple[Check, ...]
     test_files: Mapping[str, str] = field(default_factory=dict)
+    tree: Mapping[str, File] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -432,9 +506,9 @@ class CheckRunner(Protocol):
 
 
 class Grader(Protocol):
-    """Runs a task's hidden checks on collected files in a fresh box."""
+    """Runs a task's hidden checks on collected work in a fresh box."""
 
-    async def __call__(self, task: Task, files: Mapping[str, bytes]) -> Verdict: ...
+    async def __call__(self, task: Task, work: Work) -> Verdict: ...
 
 
 class Tokenizer(Protocol):

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from palestra.envs.base import Env
-from palestra.envs.files import collect
+from palestra.envs.diff import diff_of
+from palestra.envs.files import collect, work_of
 from palestra.rewards.score import score
 from palestra.rl.errors import (
     BoxDied,
@@ -38,6 +39,7 @@ from palestra.rl.types import (
     Trajectory,
     Turn,
     Verdict,
+    Work,
 )
 from palestra.rollout.config import RolloutConfig
 from palestra.rollout.dialects import Malformed
@@ -88,7 +90,7 @@ class Ticket:
 class _Transcript:
     turns: list[Turn]
     stop: Stop
-    files: Mapping[str, bytes]
+    work: Work
 
 
 async def play(ticket: Ticket, world: World) -> Trajectory:
@@ -105,7 +107,7 @@ async def play(ticket: Ticket, world: World) -> Trajectory:
         transcript = await _converse(ticket, world, prompt, clock)
         async with boundary(GraderError, "grade"):
             with clock.lane("grade"), _fault_of_the_task():
-                verdict = await world.grade(ticket.task, transcript.files)
+                verdict = await world.grade(ticket.task, transcript.work)
     except TaskError as error:
         lost = _trajectory(ticket, prompt, [], Stop.TASK_ERROR, clock.seconds, reason=str(error))
         return replace(lost, outcome=Outcome.TASK_FAILURE)
@@ -114,7 +116,7 @@ async def play(ticket: Ticket, world: World) -> Trajectory:
     played = _trajectory(
         ticket, prompt, transcript.turns, transcript.stop, clock.seconds, verdict=verdict
     )
-    return await _scored(played, world)
+    return await _scored(replace(played, patch=diff_of(ticket.task, transcript.work)), world)
 
 
 async def _converse(
@@ -132,8 +134,9 @@ async def _converse(
             if not limit.expired():  # a box that timed out is our fault, not the agent's
                 raise
             stop = Stop.TIME_LIMIT
-        files = {} if stop is Stop.BOX_ENDED else await collect(ticket.task, box)
-        return _Transcript(turns, stop, files)
+        gone = stop is Stop.BOX_ENDED
+        work = work_of(ticket.task, {}) if gone else await collect(ticket.task, box)
+        return _Transcript(turns, stop, work)
 
 
 async def _turns(

@@ -96,21 +96,10 @@ class Box(Sandbox, Protocol):
 
     name: str
 
-    async def put(self, files: Mapping[str, bytes]) -> None:
-        """Write many files below the work folder at once; raises ``PathRefused``."""
-        ...
-
     async def get(
         self, path: str = ".", *, max_files: int = 10_000, max_bytes: int = 64 << 20
     ) -> dict[str, bytes]:
-        """The regular files below ``path``, by path relative to the work folder; links, devices and
-        pipes are left out, but every entry counts against ``max_files``. Names that are not UTF-8
-        are decoded with ``surrogateescape``. Raises ``PathRefused`` above either limit."""
-        ...
-
-    async def freeze(self) -> None:
-        """End every process in the box, for good: files stay and can be read, but ``exec`` raises
-        ``BoxDied`` from now on."""
+        """The bytes of the files of ``tree``; raises as that does."""
         ...
 
     async def alive(self) -> bool:

@@ -22,17 +22,20 @@ from palestra.rl.types import (
     ExecResult,
     Grader,
     Outcome,
+    Patch,
     Sandbox,
     SandboxProvider,
     ScriptCheck,
     Task,
     UnitCheck,
     Verdict,
+    Work,
 )
 from palestra.sandbox.codec import decode, encode
 from palestra.sandbox.compare import same, shown
 from palestra.sandbox.process import REPORT_BYTES
 from palestra.sandbox.shipping import PYTHON, booted
+from palestra.sandbox.tree import patched, plain
 from palestra.sandbox.worker import ERROR, FAILED, HELLO, PASSED, TIMEOUT, VALUE
 
 CHECK_S = 2.0
@@ -144,12 +147,11 @@ class _Grader:
         self._check_s = check_s
         self._turns: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
 
-    async def __call__(self, task: Task, files: Mapping[str, bytes]) -> Verdict:
-        candidate = _artifacts(task, files)
-        if isinstance(candidate, str):
+    async def __call__(self, task: Task, work: Work) -> Verdict:
+        job = job_of(task, work)
+        if isinstance(job, str):
             nothing = {check.id: False for check in task.hidden}
-            return Verdict(outcome=Outcome.GRADED, passed=nothing, reason=candidate)
-        job = CheckJob(files=candidate, checks=task.hidden, test_files=task.test_files)
+            return Verdict(outcome=Outcome.GRADED, passed=nothing, reason=job)
         timeout = self._timeout or 10.0 + self._check_s * len(task.hidden)
         try:
             async with self._turn():
@@ -169,6 +171,20 @@ class _Grader:
         if self._turns is None or self._turns[0] is not loop:
             self._turns = (loop, asyncio.Semaphore(self._concurrency))
         return self._turns[1]
+
+
+def job_of(task: Task, work: Work) -> CheckJob | str:
+    """What is run to grade ``work``, or why it cannot be graded: then it failed."""
+    checks, tests = task.hidden, task.test_files
+    if task.tree is None:
+        files = _artifacts(task, {} if isinstance(work, Patch) else work)
+        if isinstance(files, str):
+            return files
+        return CheckJob(files=files, checks=checks, test_files=tests)
+    if not isinstance(work, Patch):
+        return "no patch was collected"
+    tree = patched(task.tree.files, work, tests)
+    return work.refused or CheckJob(files={}, checks=checks, test_files=tests, tree=tree)
 
 
 def _artifacts(task: Task, files: Mapping[str, bytes]) -> dict[str, str] | str:
@@ -236,16 +252,18 @@ def plan_of(jobs: Sequence[CheckJob], check_s: float) -> tuple[dict[str, object]
 
 
 def _planned(job: CheckJob, secret: tuple[int, int]) -> dict[str, object]:
-    for path in job.files:
-        if any(part in ("", ".", "..") for part in path.split("/")):
-            raise UserError(f"{path!r} is not a plain relative path")
+    plain([*job.files, *job.tree])
+    files = {
+        path: (text.encode("utf-8", "surrogatepass"), False) for path, text in job.files.items()
+    }
+    files |= {path: (file.data, file.executable) for path, file in job.tree.items()}
     calls = [
         (index, check.module, check.function, _arguments(check))
         for index, check in enumerate(job.checks)
         if isinstance(check, CallCheck)
     ]
     tests = [i for i, check in enumerate(job.checks) if not isinstance(check, CallCheck)]
-    return {"files": dict(job.files), "calls": calls, "tests": tests, "secret": secret}
+    return {"files": files, "calls": calls, "tests": tests, "secret": secret}
 
 
 def _secret(job: CheckJob) -> bytes:

@@ -10,7 +10,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,16 +29,20 @@ def read_below(root: Path, path: str, max_bytes: int) -> bytes:
     """
     parts = _parts(path)
     with _refusing(path), _folder(root, parts[:-1], make=False) as parent:
-        return _read(parent, parts[-1], path, max_bytes)
+        return _read(parent, parts[-1], path, max_bytes)[0]
 
 
-def read_tree(root: Path, path: str, *, max_files: int, max_bytes: int) -> dict[str, bytes]:
-    """The regular files below the folder ``path`` of ``root``, by path relative to ``root``.
+def read_tree(
+    root: Path, path: str, *, skip: Collection[str] = (), max_files: int, max_bytes: int
+) -> dict[str, tuple[bytes, bool]]:
+    """The regular files below the folder ``path`` of ``root``, by path relative to ``root``: their
+    bytes, and whether their owner may execute them.
 
-    Links, devices and pipes are left out. Raises ``PathRefused`` above ``max_files`` entries of any
-    kind, above ``max_bytes`` in all, and for folders nested more than 100 deep.
+    Links, devices and pipes are left out, and whatever has a name in ``skip``. Raises
+    ``PathRefused`` above ``max_files`` other entries, links and the like included, above
+    ``max_bytes`` in all, and for folders nested more than 100 deep.
     """
-    found: dict[str, bytes] = {}
+    found: dict[str, tuple[bytes, bool]] = {}
     pending: list[list[str]] = [[] if path == "." else _parts(path)]
     entries = 0
     while pending:
@@ -52,6 +56,8 @@ def read_tree(root: Path, path: str, *, max_files: int, max_bytes: int) -> dict[
             os.scandir(folder) as listing,
         ):
             for entry in listing:
+                if entry.name in skip:
+                    continue
                 entries += 1
                 if entries > max_files:
                     raise PathRefused(f"{path}: more than {max_files} entries")
@@ -60,11 +66,11 @@ def read_tree(root: Path, path: str, *, max_files: int, max_bytes: int) -> dict[
                 elif entry.is_file(follow_symlinks=False):
                     name = "/".join([*parts, entry.name])
                     found[name] = _read(folder, entry.name, path, max_bytes)
-                    max_bytes -= len(found[name])
+                    max_bytes -= len(found[name][0])
     return found
 
 
-def write_below(root: Path, path: str, data: bytes) -> None:
+def write_below(root: Path, path: str, data: bytes, *, executable: bool = False) -> None:
     """Replace the file ``path`` below ``root`` by a new regular file, making its folders.
 
     Raises ``PathRefused`` when a component is a link or the data exceeds 64 MiB.
@@ -75,8 +81,9 @@ def write_below(root: Path, path: str, data: bytes) -> None:
     fresh = f".palestra-{secrets.token_hex(6)}"
     with _refusing(path), _folder(root, parts[:-1], make=True) as parent:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        mode = 0o755 if executable else 0o644
         try:
-            with os.fdopen(os.open(fresh, flags, 0o644, dir_fd=parent), "wb") as file:
+            with os.fdopen(os.open(fresh, flags, mode, dir_fd=parent), "wb") as file:
                 _give(file.fileno(), root)
                 file.write(data)
             os.rename(fresh, parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
@@ -107,7 +114,7 @@ def _refusing(path: str) -> Iterator[None]:
         raise kind(f"{path}: {error.strerror}") from error
 
 
-def _read(parent: int, name: str, path: str, max_bytes: int) -> bytes:
+def _read(parent: int, name: str, path: str, max_bytes: int) -> tuple[bytes, bool]:
     # O_NONBLOCK: opening a FIFO for reading would otherwise wait for a writer.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with os.fdopen(os.open(name, flags, dir_fd=parent), "rb") as file:
@@ -118,7 +125,7 @@ def _read(parent: int, name: str, path: str, max_bytes: int) -> bytes:
         data = file.read(max_bytes + 1) if info.st_size <= max_bytes else b""
     if len(data) > max_bytes or info.st_size > max_bytes:
         raise PathRefused(f"{path}: larger than {max_bytes} bytes")
-    return data
+    return data, bool(info.st_mode & stat.S_IXUSR)
 
 
 def _give(fd: int, root: Path) -> None:

@@ -75,21 +75,23 @@ def transferred(
     """Read or write files as the user of the box, who may fail but not harm anybody else."""
     become(config)
     folder = Path(config["folder"])
-    found: dict[str, bytes] = {}
+    found: dict[str, tuple[bytes, bool]] = {}
     if hashlib.sha256(body).hexdigest() != head["sha256"]:
         return {"damaged": True}, []
     try:
         if head["do"] == "put":
             at = 0
-            for path, size in head["files"]:
-                write_below(folder, path, bytes(body[at : at + size]))
+            for path, size, executable in head["files"]:
+                write_below(folder, path, bytes(body[at : at + size]), executable=executable)
                 at += size
         elif head["do"] == "read":
-            found = {head["path"]: read_below(folder, head["path"], head["max_bytes"])}
+            data = read_below(folder, head["path"], head["max_bytes"])
+            found = {head["path"]: (data, False)}
         else:
             bounds = {"max_files": head["max_files"], "max_bytes": head["max_bytes"]}
-            found = read_tree(folder, head["path"], **bounds)
+            found = read_tree(folder, head["path"], skip=head["skip"], **bounds)
     except (PathRefused, SandboxError) as error:
         # A full disk is of the agent's making too: this one is its own.
         return {"refused": str(error)}, []
-    return {"files": [(path, len(data)) for path, data in found.items()]}, list(found.values())
+    named = [(path, len(data), bit) for path, (data, bit) in found.items()]
+    return {"files": named}, [data for data, _ in found.values()]

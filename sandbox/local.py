@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 from palestra.rl.errors import BoxDied, SandboxError
-from palestra.rl.types import ExecResult
+from palestra.rl.types import ExecResult, File
 from palestra.sandbox import workspace
 from palestra.sandbox.base import BoxSpec, as_words, completed, refused
 from palestra.sandbox.files import read_below, read_tree, write_below
@@ -138,20 +138,35 @@ class LocalBox:
         """Write a file below the work folder; raises ``PathRefused``."""
         await self.put({path: data})
 
-    async def put(self, files: Mapping[str, bytes]) -> None:
+    async def put(
+        self, files: Mapping[str, bytes], *, executable: Collection[str] = frozenset()
+    ) -> None:
         """Write many files below the work folder; raises ``PathRefused``."""
         self._check_exists()
         for path, data in files.items():
-            write_below(self.folder, path, data)
+            write_below(self.folder, path, data, executable=path in executable)
+
+    async def tree(
+        self,
+        path: str = ".",
+        *,
+        skip: Collection[str] = (),
+        max_files: int = 10_000,
+        max_bytes: int = 64 << 20,
+    ) -> dict[str, File]:
+        """The regular files below ``path``; see ``Sandbox.tree``. Raises ``PathRefused``."""
+        self._check_exists()
+        found = await asyncio.to_thread(
+            read_tree, self.folder, path, skip=skip, max_files=max_files, max_bytes=max_bytes
+        )
+        return {name: File(data=data, executable=bit) for name, (data, bit) in found.items()}
 
     async def get(
         self, path: str = ".", *, max_files: int = 10_000, max_bytes: int = 64 << 20
     ) -> dict[str, bytes]:
-        """The regular files below ``path``; see ``Box.get``. Raises ``PathRefused``."""
-        self._check_exists()
-        return await asyncio.to_thread(
-            read_tree, self.folder, path, max_files=max_files, max_bytes=max_bytes
-        )
+        """The bytes of the files of ``tree``; raises as that does."""
+        found = await self.tree(path, max_files=max_files, max_bytes=max_bytes)
+        return {name: file.data for name, file in found.items()}
 
     async def freeze(self) -> None:
         """End every process in the box, for good; files can still be read."""

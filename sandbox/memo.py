@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
@@ -20,9 +20,11 @@ from palestra.rl.types import (
     CheckRunner,
     Grader,
     Outcome,
+    Patch,
     Sandbox,
     Task,
     Verdict,
+    Work,
 )
 
 T = TypeVar("T")
@@ -87,16 +89,12 @@ def remembering_grader(grade: Grader) -> Grader:
     """``grade`` with a memory for verdicts on the same artifacts of the same task."""
     memo: Memo[Verdict] = Memo()
 
-    async def once(task: Task, files: Mapping[str, bytes]) -> Verdict:
-        parts = [
-            task.id.encode(),
-            *(part for item in sorted(files.items()) for part in _flat(item)),
-        ]
-        key = _digest(parts)
+    async def once(task: Task, work: Work) -> Verdict:
+        key = _digest([task.id.encode(), *_parts(work)])
         async with memo.turn(key) as known:
             if known is not None:
                 return known
-            verdict = await grade(task, files)
+            verdict = await grade(task, work)
             if verdict.outcome is Outcome.GRADED and not accidental(verdict.reason):
                 memo.put(key, verdict)
             return verdict
@@ -109,8 +107,15 @@ def accidental(text: str) -> bool:
     return any(mark in text for mark in ACCIDENTS)
 
 
-def _flat(item: tuple[str, bytes]) -> tuple[bytes, bytes]:
-    return item[0].encode(), item[1]
+def _parts(work: Work) -> Iterator[bytes]:
+    if not isinstance(work, Patch):
+        for path, data in sorted(work.items()):
+            yield from (path.encode(), data)
+        return
+    yield work.refused.encode()
+    for path, file in sorted(work.files.items()):
+        state = b"gone" if file is None else b"executable" if file.executable else b"plain"
+        yield from (path.encode(), state, b"" if file is None else file.data)
 
 
 def _key(job: CheckJob) -> bytes:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from palestra.rl.errors import BoxDied, PathRefused, SandboxError
-from palestra.rl.types import ExecResult
+from palestra.rl.types import ExecResult, File
 from palestra.sandbox import seccomp
 from palestra.sandbox.base import (
     BoxSpec,
@@ -147,25 +147,38 @@ class RemoteBox:
         found = await self._files(
             {"do": "read", "path": path, "max_bytes": max_bytes}, room=max_bytes
         )
-        return found[path]
+        return found[path].data
 
     async def write(self, path: str, data: bytes) -> None:
         """Write a file below the work folder; raises ``PathRefused``."""
         await self.put({path: data})
 
-    async def put(self, files: Mapping[str, bytes]) -> None:
+    async def put(
+        self, files: Mapping[str, bytes], *, executable: Collection[str] = frozenset()
+    ) -> None:
         """Write many files below the work folder; raises ``PathRefused``."""
         for batch in _batches(files):
-            body = b"".join(batch.values())
-            head = {"do": "put", "files": [(path, len(data)) for path, data in batch.items()]}
-            await self._files(head, body)
+            named = [(path, len(data), path in executable) for path, data in batch.items()]
+            await self._files({"do": "put", "files": named}, b"".join(batch.values()))
+
+    async def tree(
+        self,
+        path: str = ".",
+        *,
+        skip: Collection[str] = (),
+        max_files: int = 10_000,
+        max_bytes: int = 64 << 20,
+    ) -> dict[str, File]:
+        """The regular files below ``path``; see ``Sandbox.tree``. Raises ``PathRefused``."""
+        head = {"do": "get", "path": path, "max_files": max_files, "max_bytes": max_bytes}
+        return await self._files({**head, "skip": [*skip]}, room=max_bytes + _NAMES * max_files)
 
     async def get(
         self, path: str = ".", *, max_files: int = 10_000, max_bytes: int = 64 << 20
     ) -> dict[str, bytes]:
-        """The regular files below ``path``; see ``Box.get``. Raises ``PathRefused``."""
-        head = {"do": "get", "path": path, "max_files": max_files, "max_bytes": max_bytes}
-        return await self._files(head, room=max_bytes + _NAMES * max_files)
+        """The bytes of the files of ``tree``; raises as that does."""
+        found = await self.tree(path, max_files=max_files, max_bytes=max_bytes)
+        return {name: file.data for name, file in found.items()}
 
     async def freeze(self) -> None:
         """End every process in the box, for good; files can still be read."""
@@ -197,7 +210,7 @@ class RemoteBox:
 
     async def _files(
         self, head: Mapping[str, object], body: bytes = b"", *, room: int = 0
-    ) -> dict[str, bytes]:
+    ) -> dict[str, File]:
         head = {**head, "sha256": hashlib.sha256(body).hexdigest()}
         try:
             answer = await self._call(head, body, room=_HEAD + room, within=_TRANSFER_S)
@@ -208,8 +221,8 @@ class RemoteBox:
         if "refused" in answer.head:
             raise PathRefused(answer.head["refused"])
         found, at = {}, 0
-        for path, size in answer.head["files"]:
-            found[path] = bytes(answer.body[at : at + size])
+        for path, size, executable in answer.head["files"]:
+            found[path] = File(data=bytes(answer.body[at : at + size]), executable=executable)
             at += size
         return found
 

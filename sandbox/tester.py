@@ -16,7 +16,7 @@ from palestra.sandbox.worker import describe
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import unittest
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import ModuleType
     from typing import Any, TypedDict
 
@@ -34,7 +34,7 @@ class Tester:
     """The tests of one job against one candidate process."""
 
     def __init__(
-        self, secret: object, candidate: Mapping[str, str], reader: int, writer: int, emit: Emit
+        self, secret: object, candidate: Iterable[str], reader: int, writer: int, emit: Emit
     ) -> None:
         self._secret: Secret = secret  # type: ignore[assignment]
         self._emit = emit
@@ -222,8 +222,8 @@ def _recorder(peer: Peer, indices: dict[int, int], emit: Emit) -> unittest.TestR
 
 
 def module_name(path: str) -> str:
-    """``a/b.py`` to ``a.b``."""
-    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    """``a/b.py`` and ``src/a/b.py`` to ``a.b``."""
+    return path.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 def prefixes(name: str) -> list[str]:

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from typing import NoReturn, TypedDict
 
     class Job(TypedDict):
-        """One candidate: its files, ``(index, module, function, arguments)`` and its tests."""
+        """One candidate: its files (bytes, executable), ``(index, module, function, arguments)``
+        and its tests."""
 
-        files: dict[str, str]
+        files: dict[str, tuple[bytes, bool]]
         calls: list[tuple[int, str, str, bytes]]
         tests: list[int]
         secret: tuple[int, int]
@@ -208,11 +209,11 @@ class Supervisor:
         folder = f"{os.environ.get('TMPDIR', '/tmp')}/job-{self._number}-{os.getpid()}"
         lay_out(folder, self._job["files"])
         os.chdir(folder)
-        sys.path.insert(0, folder)
+        sys.path[:0] = [folder, f"{folder}/src"]
         sys.dont_write_bytecode = True
         sys.modules["__main__"] = type(sys)("__main__")
         for path in self._job["files"]:
-            sys.modules.pop(path.split("/")[0].removesuffix(".py"), None)
+            sys.modules.pop(path.removeprefix("src/").split("/")[0].removesuffix(".py"), None)
         then()
 
     def _answer(self, pending: list[int], writer: int) -> None:
@@ -239,7 +240,8 @@ class Supervisor:
         def emit(index: int, passed: bool, text: bytes) -> None:
             write(results, frame(index, PASSED if passed else FAILED, text))
 
-        Tester(secret, self._job["files"], reader, writer, emit).run(pending)
+        modules = [path for path in self._job["files"] if path.endswith(".py")]
+        Tester(secret, modules, reader, writer, emit).run(pending)
 
 
 class Watch:
@@ -363,14 +365,15 @@ def limit(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def lay_out(folder: str, files: dict[str, str]) -> None:
-    """Write the candidate's files."""
+def lay_out(folder: str, files: dict[str, tuple[bytes, bool]]) -> None:
+    """Write the candidate's files: their bytes, and whether they may be executed."""
     os.mkdir(folder)  # noqa: PTH102
-    for path, text in files.items():
+    for path, (data, executable) in files.items():
         full = f"{folder}/{path}"
         os.makedirs(os.path.dirname(full), exist_ok=True)  # noqa: PTH103, PTH120
-        with open(full, "wb") as file:  # noqa: PTH123
-            file.write(text.encode("utf-8", "surrogatepass"))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with os.fdopen(os.open(full, flags, 0o755 if executable else 0o644), "wb") as file:
+            file.write(data)
 
 
 def load(name: str) -> object:

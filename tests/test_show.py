@@ -55,6 +55,7 @@ def test_a_group(run: Path) -> None:
     assert "1 of 2 hidden checks passed (first failure: c#1)" in text
     assert "ended: submitted, graded, 2 of 2 hidden checks passed" in text
     assert "reward 1  (tests_pass 1)" in text
+    assert "what it changed" not in text
     assert "-0.1000" not in text and "-0.1000" in _shown(run, group="2/b", tokens=True)
 
 
@@ -98,6 +99,7 @@ def _evil(made: Trajectory, turn: Turn) -> Trajectory:
         turns=(replace(turn, message=message, observation=EVIL, error=EVIL),),
         verdict=Verdict(outcome=made.outcome, passed={EVIL: False}),
         reason=EVIL,
+        patch=EVIL,
     )
 
 
@@ -124,6 +126,7 @@ def evil_run(
 def test_nothing_escapes_into_the_terminal(evil_run: Path, options: dict[str, object]) -> None:
     text = _shown(evil_run, **options)
     assert "[red]<script>" in text  # shown as it is, not taken for markup
+    assert ("--- what it changed" in text) == ("group" in options)
     assert not [c for c in text if c != "\n" and not c.isprintable()]
 
 
@@ -150,6 +153,7 @@ def test_nothing_escapes_into_html(evil_run: Path, tmp_path: Path) -> None:
     assert tags.seen <= set(known.split())
     assert "&lt;script&gt;" in page and "<script" not in page
     assert not [c for c in page if c != "\n" and not c.isprintable()]
+    assert page.count("what it changed") == 1
     assert "Content-Security-Policy" in page and 'title="3: -0.1000"' in page
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,17 +26,22 @@ from palestra.rl.errors import (
 )
 from palestra.rl.types import (
     Completion,
+    File,
     Outcome,
+    Patch,
     Sampling,
     Sandbox,
     Stop,
     Task,
     ToolCall,
     Trajectory,
+    Tree,
     Verdict,
+    Work,
 )
 from palestra.rollout.dialects import DIALECTS
 from palestra.rollout.episode import Ticket, World, play, play_all
+from palestra.sandbox import auto
 
 MakeWorld = Callable[..., World]
 MakeTicket = Callable[..., Ticket]
@@ -111,6 +117,33 @@ def test_the_box_is_gone_before_grading(make_world: MakeWorld, make_ticket: Make
 
     run(replace(world, grade=grade), make_ticket())
     assert open_while_grading == [0]
+
+
+def test_the_work_on_a_tree_is_its_patch_and_shown_as_a_diff(
+    make_world: MakeWorld, make_ticket: MakeTicket, tmp_path: Path
+) -> None:
+    graded: list[Work] = []
+
+    async def grade(task: Task, work: Work) -> Verdict:
+        graded.append(work)
+        return Verdict(outcome=Outcome.GRADED, passed={"x": True})
+
+    world = replace(
+        make_world([WRITE, SUBMIT]),
+        grade=grade,
+        boxes=auto.choose(unsafe_local=True, root=tmp_path),
+    )
+    tree = Tree(files={"answer.txt": File(data=b"41\n"), "kept": File(data=b"")})
+    ticket = make_ticket()
+    played = run(world, replace(ticket, task=replace(ticket.task, files={}, tree=tree)))
+    assert graded == [Patch(files={"answer.txt": File(data=b"42")})]
+    assert played.outcome is Outcome.GRADED
+    assert played.patch.splitlines()[:4] == [
+        "diff --git a/answer.txt b/answer.txt",
+        "--- a/answer.txt",
+        "+++ b/answer.txt",
+        "@@ -1,1 +1,1 @@",
+    ]
 
 
 def test_several_calls_in_one_reply_are_answered_in_order(

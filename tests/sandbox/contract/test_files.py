@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from palestra.rl.errors import BoxDied, PathRefused, SandboxError
+from palestra.rl.types import File
 from palestra.sandbox.base import Backend, Box, BoxSpec
 
 Until = Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
@@ -48,6 +49,19 @@ async def test_trees_travel_both_ways(box: Box) -> None:
     assert await box.get("none") == {}
     with pytest.raises(PathRefused):
         await box.get("absent")
+
+
+async def test_trees_keep_the_executable_bit_and_leave_out_what_is_skipped(box: Box) -> None:
+    await box.put({"run": b"#!/bin/sh\necho ran\n", "d/plain": b""}, executable={"run"})
+    assert (await box.exec(["./run"])).stdout == b"ran\n"
+    await box.exec("mkdir .git d/.git; echo 1 | tee .git/x d/.git/x d/new; ln run d/hard")
+    found = await box.tree(skip={".git"}, max_files=6)
+    assert found == {
+        "run": File(data=b"#!/bin/sh\necho ran\n", executable=True),
+        "d/plain": File(data=b""),
+        "d/new": File(data=b"1\n"),
+        "d/hard": File(data=b"#!/bin/sh\necho ran\n", executable=True),
+    }
 
 
 async def test_large_files_arrive_whole(box: Box) -> None:
