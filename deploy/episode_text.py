@@ -30,11 +30,13 @@ def mean_logprob(turn: Turn) -> str:
 
 
 def parts(trajectory: Trajectory) -> str:
-    """The named parts of a reward; empty when there is none."""
-    if trajectory.reward is None:
+    """The named parts of a reward, and what shaping put on it; empty when there is none."""
+    reward = trajectory.reward
+    if reward is None:
         return ""
-    named = ", ".join(f"{one_line(n)} {v:g}" for n, v in trajectory.reward.parts.items())
-    return f"  ({named})"
+    named = [f"{one_line(name)} {value:g}" for name, value in reward.parts.items()]
+    named += [f"{one_line(name)} {value:+g}" for name, value in reward.shaping.items()]
+    return f"  ({', '.join(named)})"
 
 
 def checks(trajectory: Trajectory) -> str:

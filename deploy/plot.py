@@ -34,9 +34,9 @@ def learning_curve(
     figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    _curve(axes, steps, "reward/mean", "training reward", REWARD)
+    curve(axes, steps, "reward/mean", "training reward", REWARD)
     # Dashed: with one pass-or-fail reward the two curves are the same.
-    _curve(axes, steps, "pass_rate", "training pass rate", PASS, linestyle=(0, (3, 2)))
+    curve(axes, steps, "pass_rate", "training pass rate", PASS, linestyle=(0, (3, 2)))
     last = max((step for step, _ in steps), default=0)
     _evals(axes, evals, last)
     axes.set_title(
@@ -68,7 +68,7 @@ def smooth(values: Sequence[float], span: float = 5.0) -> list[float]:
     return means
 
 
-def _curve(
+def curve(
     axes: Any,
     steps: Sequence[tuple[int, Mapping[str, float]]],
     metric: str,
@@ -76,6 +76,7 @@ def _curve(
     color: str,
     **style: Any,
 ) -> None:
+    """Draw a metric by step, pale, and its smoothed course; nothing where no step has it."""
     points = [(step, metrics[metric]) for step, metrics in steps if metric in metrics]
     if not points:
         return

@@ -20,6 +20,7 @@ from palestra.deploy.config import RunConfig
 from palestra.deploy.console import Console
 from palestra.deploy.loggers import Loggers
 from palestra.deploy.plot import learning_curve
+from palestra.deploy.plot_toggle import toggle_curve
 from palestra.deploy.run_folder import RunFolder
 from palestra.deploy.summary import Status, summarize
 from palestra.deploy.tasks import Workshop, open_workshop
@@ -162,6 +163,8 @@ class Job:
         if self.journal.steps():
             curve = self.folder.path / "learning_curve.png"
             learning_curve(self.journal.steps(), self.journal.evals(), curve)
+        if self.journal.steps() and self.config.rl.toggle.enable:
+            toggle_curve(self.journal.steps(), self.folder.path / "toggle.png")
         if status == "done":
             self.console.before_after(summary.before, summary.after)
 

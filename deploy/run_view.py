@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,7 +23,7 @@ SHOWN = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupView:
-    """One group with its trajectories.
+    """One group with its trajectories, whose rewards are those that the step learned from.
 
     Example: ``GroupView(row=GroupRow(...), trajectories=(trajectory, ...))``
     """
@@ -70,7 +70,7 @@ class RunView:
         if step is None:
             return []
         played: dict[str, list[Trajectory]] = {}
-        for trajectory in self.journal.trajectories(step):
+        for trajectory in self._shaped(step, self.journal.trajectories(step)):
             played.setdefault(trajectory.group_id, []).append(trajectory)
         rows = self.journal.groups(step)
         return [GroupView(row=row, trajectories=tuple(played.get(row.id, ()))) for row in rows]
@@ -83,11 +83,17 @@ class RunView:
         found = exact or matching
         if len(found) == 1:
             row = found[0]
-            return GroupView(row=row, trajectories=tuple(self.journal.group(row.id)))
+            siblings = self._shaped(row.step, self.journal.group(row.id))
+            return GroupView(row=row, trajectories=tuple(siblings))
         where = f"{self.path}: " + (f"step {step}: " if step is not None else "")
         if found:
             raise UserError(f"{where}group {prefix} may be {_names(found)}; write more of the id")
         raise UserError(f"{where}no group {prefix}; there is {_names(rows) or 'none yet'}")
+
+    def _shaped(self, step: int, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """With the rewards after shaping; the journal's trajectories hold the raw ones."""
+        rewards = self.journal.shaped(step)
+        return [replace(t, reward=rewards.get(t.id, t.reward)) for t in trajectories]
 
     def token_text(self) -> TokenText | None:
         """Decodes single ids with the run's own tokenizer; None when there is none to load."""

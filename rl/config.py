@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from palestra.rl.settings import Settings
 
@@ -38,6 +40,64 @@ class BudgetConfig(Settings):
     """Tokens by task kind, e.g. `{repair = 96}`."""
     penalty: float = Field(default=0.0, ge=0)
     """Taken off the reward of an episode that ran over; our default (unpublished)."""
+    penalty_mode: Literal["add", "replace"] = "add"
+    """`add`: the penalty is taken off the reward; `replace`: the reward of such an episode is minus
+    the penalty, whatever it has solved. The paper does not say which."""
+
+
+class ToggleConfig(Settings):
+    """Toggle (K2.5 report section 4.4.2, Eq. 2): phases with and without a budget per problem. The
+    values of m, rho and lambda are our defaults (unpublished)."""
+
+    enable: bool = False
+    """Alternate the phases; the first one is limited."""
+    period: int = Field(default=5, ge=1)
+    """Steps per phase (m)."""
+    percentile: float = Field(default=50.0, ge=0, le=100)
+    """A problem's budget is this percentile of the lengths of its correct episodes (rho)."""
+    min_accuracy: float = Field(default=0.5, ge=0, le=1)
+    """Groups with a smaller share of correct episodes are not limited (lambda)."""
+
+
+class LengthPenaltyConfig(Settings):
+    """K1.5's length penalty (report section 2.3.3)."""
+
+    coef: float = Field(default=0.0, ge=0)
+    """Weight of the length reward; our default (unpublished)."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps without it; from then on the weight is constant. Our default (unpublished)."""
+
+
+class OverlongConfig(Settings):
+    """DAPO's soft overlong punishment (arXiv 2503.14476, Eq. 13)."""
+
+    buffer_len: int = Field(default=0, ge=0)
+    """Last tokens of the budget, in which the punishment grows from 0 to its full size; 0 is off.
+    """
+    penalty_factor: float = Field(default=1.0, ge=0)
+    """The full size."""
+
+
+class TemperatureDecayConfig(Settings):
+    """Sampling temperature by step (K2 report section 3.2.3); the shapes are ours."""
+
+    shape: Literal["constant", "linear", "cosine", "exponential", "points"] = "constant"
+    """How `rl.temperature` goes to `final`; `points` goes through `points` instead."""
+    final: float = Field(default=1.0, gt=0)
+    """Temperature of step `steps` and all later ones."""
+    steps: int = Field(default=40, ge=1)
+    """The step that samples at `final`; step 1 samples at `rl.temperature`."""
+    points: list[tuple[int, float]] = []
+    """`[step, temperature]` pairs by rising step; straight lines between them."""
+
+    @model_validator(mode="after")
+    def _points_are_a_schedule(self) -> TemperatureDecayConfig:
+        steps = [step for step, _ in self.points]
+        if self.shape == "points" and not steps:
+            raise ValueError("points need at least one [step, temperature]")
+        if steps != sorted(set(steps)) or any(value <= 0 for _, value in self.points):
+            raise ValueError("points need rising steps and temperatures above 0")
+        return self
 
 
 class EvalConfig(Settings):
@@ -65,7 +125,7 @@ class RLConfig(Settings):
     n_samples_per_prompt: int = Field(default=8, ge=2)
     """Episodes per task (the group size)."""
     temperature: float = Field(default=1.0, gt=0)
-    """Sampling temperature of training episodes."""
+    """Sampling temperature of training episodes; `rl.temperature_decay` may change it by step."""
     norm_adv_by_std: bool = False
     """Divide advantages by the group's standard deviation (GRPO); K2.5 does not."""
     max_infra_failures: float = Field(default=0.2, ge=0, le=1)
@@ -79,4 +139,8 @@ class RLConfig(Settings):
     objective: ObjectiveConfig = ObjectiveConfig()
     ptx: PtxConfig = PtxConfig()
     budget: BudgetConfig = BudgetConfig()
+    toggle: ToggleConfig = ToggleConfig()
+    length_penalty: LengthPenaltyConfig = LengthPenaltyConfig()
+    overlong: OverlongConfig = OverlongConfig()
+    temperature_decay: TemperatureDecayConfig = TemperatureDecayConfig()
     eval: EvalConfig = EvalConfig()

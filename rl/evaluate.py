@@ -55,14 +55,13 @@ async def evaluate(
         on_episode()
         if trajectory.outcome in LOST:
             return
-        verdict = trajectory.verdict
         journal.add_eval(
             EvalRow(
                 step=evaluation.step,
                 split=evaluation.split,
                 task_id=trajectory.task_id,
                 sample=int(trajectory.id.rsplit("/", 1)[1]),
-                solved=verdict is not None and verdict.solved,
+                solved=trajectory.solved,
             ),
             trajectory,
         )

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from palestra.rl.errors import UserError
-from palestra.rl.types import Json, Trajectory
+from palestra.rl.types import Group, Json, Reward, Trajectory
 
 FORMAT = 1
 APPLICATION_ID = 0x50414C45  # "PALE"
@@ -161,6 +161,23 @@ class Journal:
         )
         rows = self._rows(sql, (step,))
         return [GroupRow(id=r[0], step=r[1], task_id=r[2], size=r[3]) for r in rows]
+
+    def add_shaped(self, step: int, groups: Sequence[Group]) -> None:
+        """Store the rewards that shaping has changed in a step; trajectories hold the raw ones. A
+        second call replaces them."""
+        rewards = {
+            t.id: {"total": t.reward.total, "parts": t.reward.parts, "shaping": t.reward.shaping}
+            for group in groups
+            for t in group.trajectories
+            if t.reward is not None and t.reward.shaping
+        }
+        if rewards:
+            self.set_meta(f"shaped/{step}", rewards)
+
+    def shaped(self, step: int) -> dict[str, Reward]:
+        """What ``add_shaped`` stored, by trajectory id."""
+        stored: Any = self.get_meta(f"shaped/{step}", {})
+        return {name: Reward(**reward) for name, reward in stored.items()}
 
     def finish_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Say that a step is done; a second call replaces its metrics."""

@@ -41,7 +41,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     played = [t for t in trajectories if t.outcome not in LOST]
     metrics = _reward_metrics(trajectories)
     if played:
-        metrics["pass_rate"] = fmean(t.verdict is not None and t.verdict.solved for t in played)
+        metrics["pass_rate"] = fmean(t.solved for t in played)
         metrics.update(_length_metrics(played))
     for name, outcome in (("infra", Outcome.INFRA_FAILURE), ("task", Outcome.TASK_FAILURE)):
         metrics[f"{name}/failure_frac"] = fmean(t.outcome is outcome for t in trajectories)

@@ -10,14 +10,17 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from palestra.rl.advantage import samples
-from palestra.rl.budget import penalised
 from palestra.rl.config import RLConfig
 from palestra.rl.journal import Journal
 from palestra.rl.lost import ensure_enough
 from palestra.rl.metrics import rollout_metrics
+from palestra.rl.problem_budgets import ProblemBudgets, toggle_metrics
+from palestra.rl.shaping import shaped, shapers, shaping_metrics
+from palestra.rl.temperature import temperature_of
 from palestra.rl.types import LOST, Batch, Group, Sample, Task, Trainer, Trajectory
 from palestra.rollout.episode import Ticket, World, play_all
 
@@ -36,6 +39,22 @@ class Run:
     checkpoints: Path
     on_episode: Callable[[], None] = lambda: None
 
+    @cached_property
+    def kinds(self) -> Mapping[str, str]:
+        """The kind of every task, by its id."""
+        return {task.id: task.kind for task in self.tasks}
+
+    def limit_of(self, task_id: str) -> int:
+        """Tokens that an episode of the task may generate."""
+        return self.world.budget_of(self.kinds[task_id])
+
+    @cached_property
+    def budgets(self) -> ProblemBudgets:
+        """Toggle's budget of each problem."""
+        return ProblemBudgets(
+            journal=self.journal, config=self.config.toggle, limit_of=self.limit_of
+        )
+
 
 async def rl_step(step: int, run: Run) -> dict[str, float]:
     """Do step ``step`` (from 1) and return its metrics; nothing of it is done twice after a crash.
@@ -48,7 +67,6 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
     meter.restart()
 
     trajectories = await play_step(step, run)
-    groups = grouped([penalised(t, run.config.budget.penalty) for t in trajectories])
     metrics = rollout_metrics(trajectories)
     ensure_enough(
         step,
@@ -59,6 +77,11 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
 
     for trajectory in trajectories:
         run.journal.add_trajectory(trajectory)
+    groups = shape(step, grouped(trajectories), run)
+    metrics |= shaping_metrics(groups)
+    if run.config.toggle.enable:
+        metrics |= toggle_metrics(step, groups, run.budgets)
+    run.journal.add_shaped(step, groups)
 
     policy_samples = [
         sample for group in groups for sample in samples(group, by_std=run.config.norm_adv_by_std)
@@ -94,6 +117,12 @@ async def play_step(step: int, run: Run) -> list[Trajectory]:
     return [done[key] for key in sorted(done)]
 
 
+def shape(step: int, played: Sequence[Group], run: Run) -> list[Group]:
+    """The groups with the rewards that the step learns from."""
+    on = shapers(step, run.config, run.limit_of, run.budgets)
+    return [shaped(group, on) for group in played]
+
+
 def draw(step: int, run: Run) -> list[Ticket]:
     """The episodes of a step: the next tasks of an epoch's permutation, a group each."""
     size = run.config.train_batch_size
@@ -110,7 +139,9 @@ def draw(step: int, run: Run) -> list[Ticket]:
                 sample=sample,
                 step=step,
                 seed=run.seed,
-                temperature=run.config.temperature,
+                temperature=temperature_of(
+                    step, run.config.temperature, run.config.temperature_decay
+                ),
             )
             for sample in range(run.config.n_samples_per_prompt)
         ]

@@ -252,13 +252,23 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reward:
-    """A scalar and the named parts that it is the weighted sum of.
+    """A scalar, the named parts that it is the weighted sum of, and what shaping has put on top.
 
     Example: ``Reward(total=1.0, parts={"tests_pass": 1.0})``
     """
 
     total: float
     parts: Mapping[str, float]
+    shaping: Mapping[str, float] = field(default_factory=dict)
+
+    def plus(self, name: str, amount: float) -> Reward:
+        """The reward with ``amount`` on top of it, which ``shaping`` names.
+
+        Example: ``Reward(total=1.0, parts={"tests_pass": 1.0}).plus("toggle", -1.0).total == 0.0``
+        """
+        return Reward(
+            total=self.total + amount, parts=self.parts, shaping={**self.shaping, name: amount}
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,6 +337,11 @@ class Trajectory:
     def generated(self) -> int:
         """Number of tokens that the policy generated."""
         return sum(len(turn.token_ids) for turn in self.turns)
+
+    @property
+    def solved(self) -> bool:
+        """True when it was graded and every hidden check passed."""
+        return self.verdict is not None and self.verdict.solved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import pytest
 from palestra.deploy.console import Console, header, row
 from palestra.deploy.loggers import Loggers
 from palestra.deploy.plot import learning_curve, smooth
+from palestra.deploy.plot_toggle import limited_phases, toggle_curve
 from palestra.deploy.text import clean, one_line
 from palestra.rl.errors import UserError
 from palestra.rl.journal import EvalRow, Journal
@@ -153,6 +154,18 @@ def test_the_curve_is_a_picture(tmp_path: Path) -> None:
         path = tmp_path / f"{index}.png"
         learning_curve(given, rows, path, title="$x [b]")
         assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_curve_of_toggle_is_a_picture(tmp_path: Path) -> None:
+    steps = [
+        (n, METRICS | {"toggle/phase": phase, "toggle/budget/mean": 40.0})
+        for n, phase in ((1, 0.0), (2, 0.0), (3, 1.0), (4, 0.0))
+    ]
+    assert list(limited_phases(steps)) == [(1, 2), (4, 4)]
+    assert list(limited_phases([(1, METRICS)])) == []
+    for name, given in (("phases", steps), ("none", [(1, METRICS)])):
+        toggle_curve(given, tmp_path / f"{name}.png", title="$x [b]")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_smooth() -> None:

@@ -15,7 +15,7 @@ from palestra.deploy.console import Console
 from palestra.deploy.show import ShowOptions, show
 from palestra.rl.errors import UserError
 from palestra.rl.journal import Journal
-from palestra.rl.types import Message, ToolCall, Trajectory, Turn, Verdict
+from palestra.rl.types import Group, Message, ToolCall, Trajectory, Turn, Verdict
 
 EVIL = "\x1b]0;owned\x07\x1b[2J[red]<script>alert('x')</script>\x9b1m\u202e&\"'"
 
@@ -57,6 +57,19 @@ def test_a_group(run: Path) -> None:
     assert "reward 1  (tests_pass 1)" in text
     assert "what it changed" not in text
     assert "-0.1000" not in text and "-0.1000" in _shown(run, group="2/b", tokens=True)
+
+
+def test_a_shaped_reward_says_what_was_put_on_it(
+    run: Path, make_trajectory: Callable[..., Trajectory]
+) -> None:
+    raw = make_trajectory("2/b/1", group="2/b", step=2)
+    assert raw.reward is not None
+    cut = replace(raw, reward=raw.reward.plus("toggle", -1.0).plus("length", 0.25))
+    with Journal(run / "journal.sqlite") as journal:
+        journal.add_shaped(2, [Group(id="2/b", task_id="t", trajectories=(cut,))])
+    assert "reward 0.25  (tests_pass 1, toggle -1, length +0.25)" in _shown(run, group="2/b")
+    assert "reward 0  (tests_pass 0)" in _shown(run, group="2/b"), "its sibling was not shaped"
+    assert "0 0.25" in _shown(run, step=2)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palestra.rl.advantage import centred, samples, to_sample
-from palestra.rl.budget import budget_of, penalised
-from palestra.rl.config import BudgetConfig
 from palestra.rl.types import Group, Message, Outcome, Stop, Trajectory, Turn
 
 Make = Callable[..., Trajectory]
@@ -104,23 +102,3 @@ def test_samples_are_the_turns_token_for_token(played: list[Turn], advantage: fl
         ]
     assert rest == []
     assert sum(sample.loss_mask) == episode.generated
-
-
-def test_only_over_budget_is_penalised(make_trajectory: Make) -> None:
-    for stop in Stop:
-        before = make_trajectory("a", reward=1.0, stop=stop)
-        after = penalised(before, 0.25)
-        if stop is Stop.OVER_BUDGET:
-            assert after.reward is not None and after.reward.total == 0.75
-            assert after.reward.parts == {"tests_pass": 1.0, "over_budget": -0.25}
-            assert replace(after, reward=before.reward) == before
-            assert penalised(before, 0.0) == before
-        else:
-            assert after == before
-    lost = make_trajectory("a", reward=None, stop=Stop.OVER_BUDGET)
-    assert penalised(lost, 0.25) == lost
-
-
-def test_the_budget_depends_on_the_kind() -> None:
-    config = BudgetConfig(default=100, by_kind={"repair": 7})
-    assert (budget_of(config, "repair"), budget_of(config, "other")) == (7, 100)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from palestra.envs.base import Env
 from palestra.policies.fake import LOGPROB, ScriptedPolicy
 from palestra.policies.tokenizer import HFTokenizer
 from palestra.rewards.score import Weighted
+from palestra.rl.budget import budget_of
+from palestra.rl.config import BudgetConfig
 from palestra.rl.errors import (
     BoxDied,
     EngineError,
@@ -204,6 +207,30 @@ def test_the_budget_is_exact(
     assert played.stop is (Stop.OVER_BUDGET if missing else Stop.SUBMITTED)
     assert played.outcome is Outcome.GRADED
     assert_token_in_token_out(world, played)
+
+
+def test_any_budget_is_used_to_the_token_and_no_further(
+    make_world: MakeWorld, make_ticket: MakeTicket, tokenizer: HFTokenizer
+) -> None:
+    """Only what the policy generated counts, over all turns; the last turn is cut at the budget."""
+    replies = [WRITE, "x" * 9, SUBMIT]
+    sizes = [len(tokenizer.encode(text)) + 1 for text in replies]
+    for budget in range(1, sum(sizes) + 2):
+        played = run(make_world(replies, budget=budget), make_ticket())
+        assert played.generated == min(budget, sum(sizes))
+        assert played.stop is (Stop.SUBMITTED if budget >= sum(sizes) else Stop.OVER_BUDGET)
+        whole = [len(turn.token_ids) for turn in played.turns[:-1]]
+        assert whole == sizes[: len(whole)], "only the last turn is cut"
+
+
+def test_the_budget_goes_by_the_kind_of_the_task(
+    make_world: MakeWorld, make_ticket: MakeTicket
+) -> None:
+    budgets = partial(budget_of, BudgetConfig(default=5, by_kind={"other": 3}))
+    world = replace(make_world(["x" * 50]), budget_of=budgets)
+    ticket = make_ticket()
+    other = replace(ticket, task=replace(ticket.task, kind="other"))
+    assert [run(world, t).generated for t in (ticket, other)] == [5, 3]
 
 
 def test_a_budget_used_up_by_a_whole_reply(

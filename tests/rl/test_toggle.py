@@ -1,0 +1,191 @@
+"""Toggle: the phases, the indicator of equation 2, the percentile, and budgets that stay."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palestra.rl.config import ToggleConfig
+from palestra.rl.journal import Journal
+from palestra.rl.problem_budgets import KEY, ProblemBudgets, toggle_metrics
+from palestra.rl.step import Run, rl_step
+from palestra.rl.toggle import (
+    correct_lengths,
+    estimated_budget,
+    over_problem_budget,
+    percentile,
+    phase_of,
+)
+from palestra.rl.types import Group, Sampling, ToolCall, Trajectory, Turn
+from palestra.rollout.dialects import DIALECTS
+
+Make = Callable[..., Trajectory]
+MakeRun = Callable[..., Run]
+
+
+@pytest.fixture
+def episode(make_trajectory: Make, make_turn: Callable[..., Turn]) -> Make:
+    def make(length: int, reward: float | None = 1.0, name: str = "a") -> Trajectory:
+        reply = replace(make_turn(), token_ids=(5,) * length, logprobs=(-0.1,) * length)
+        return make_trajectory(name, reward=reward, turns=(reply,))
+
+    return make
+
+
+def test_phases_alternate_and_begin_limited() -> None:
+    assert [phase_of(step, 1) for step in range(1, 6)] == [0, 1, 0, 1, 0]
+    assert [phase_of(step, 3) for step in range(1, 10)] == [0, 0, 0, 1, 1, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("accurate", "short", "kept"),
+    [(False, True, True), (False, False, True), (True, True, True), (True, False, False)],
+)
+@pytest.mark.parametrize("reward", [1.0, 0.5, -0.5, 0.0])
+def test_the_truth_table_of_equation_2(
+    episode: Make, accurate: bool, short: bool, kept: bool, reward: float
+) -> None:
+    """r is kept when the mean accuracy is below lambda, or the length within the budget."""
+    one = episode(10 if short else 11, reward)
+    others = [episode(1, 1.0 if accurate else 0.0, name) for name in "bcd"]
+    amounts = over_problem_budget([one, *others], 10.0, 0.5)
+    assert amounts == [0.0 if kept else -reward, 0.0, 0.0, 0.0]
+
+
+def test_the_bounds_of_the_table_count_as_within(episode: Make) -> None:
+    """Accuracy of exactly lambda is limited, a length of exactly the budget is allowed."""
+    siblings = [episode(10), episode(11, 0.0), episode(11), episode(1, 0.0)]
+    assert over_problem_budget(siblings, 10.0, 0.5) == [0.0, 0.0, -1.0, 0.0]
+    assert over_problem_budget(siblings, 10.0, 0.51) == [0.0] * 4
+    assert over_problem_budget([], 10.0, 0.0) == []
+
+
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=20), st.floats(0, 100))
+def test_the_percentile_is_numpys_default(values: list[int], rho: float) -> None:
+    expected = float(np.percentile(values, rho))
+    assert percentile(values, rho) == pytest.approx(expected, rel=1e-12, abs=1e-9)
+
+
+def test_budgets_come_from_correct_episodes_only(episode: Make) -> None:
+    played = [episode(10), episode(99, 0.0), episode(20), episode(50, None), episode(40)]
+    assert correct_lengths(played) == [10, 20, 40]
+    assert estimated_budget([10, 20, 40], 50, 128) == 20.0
+    assert estimated_budget([10, 20, 40], 75, 128) == 30.0
+    assert estimated_budget([], 50, 128) == 128.0
+
+
+@pytest.fixture
+def budgets(tmp_path: Path) -> ProblemBudgets:
+    return ProblemBudgets(
+        journal=Journal(tmp_path / "j"), config=ToggleConfig(enable=True), limit_of=lambda _: 128
+    )
+
+
+def test_a_budget_is_estimated_once(episode: Make, budgets: ProblemBudgets) -> None:
+    def of(task: str, *trajectories: Trajectory) -> Group:
+        return Group(id="g", task_id=task, trajectories=trajectories)
+
+    assert budgets(of("x", episode(1, None))) == 128.0, "nothing was played: no visit"
+    assert budgets(of("x", episode(10), episode(20))) == 15.0
+    assert budgets(of("x", episode(2), episode(2))) == 15.0
+    assert budgets(of("y", episode(7, 0.0))) == 128.0
+    assert budgets(of("y", episode(7))) == 128.0
+    metrics = toggle_metrics(6, [of("x", episode(15), episode(16)), of("y")], budgets)
+    assert metrics == {
+        "toggle/phase": 1.0,
+        "toggle/budget/mean": 15.0,
+        "toggle/over_budget_frac": 0.5,
+    }
+
+
+def thinks(context: str, sampling: Sampling) -> str:
+    """Right or wrong by the seed, after some thought whose length the seed says, too."""
+    word = "yes" if sampling.seed % 3 else "no"
+    call = DIALECTS["hermes"].render(ToolCall(name="answer", arguments={"word": word}))
+    return "x" * (sampling.seed // 3 % 40) + call
+
+
+TOGGLE = {"enable": True, "period": 1, "min_accuracy": 0.3}
+
+
+def stored(journal: Journal) -> dict[str, object]:
+    return {f"t{n}": journal.get_meta(f"{KEY}t{n}") for n in range(5)}
+
+
+def steps(run: Run, *numbers: int) -> list[dict[str, float]]:
+    return [asyncio.run(rl_step(number, run)) for number in numbers]
+
+
+@pytest.mark.parametrize("episodes", [5, 17, 30])
+def test_budgets_are_the_same_after_a_kill(
+    make_run: MakeRun, tmp_path: Path, episodes: int
+) -> None:
+    def new(name: str) -> Run:
+        journal = Journal(tmp_path / name)
+        return replace(make_run(script=thinks, toggle=TOGGLE), journal=journal)
+
+    whole = new("whole")
+    metrics = steps(whole, 1, 2, 3)
+    assert [m["toggle/phase"] for m in metrics] == [0.0, 1.0, 0.0]
+
+    def killed() -> None:
+        left = [episodes]
+
+        def on_episode() -> None:
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        steps(replace(new("killed"), on_episode=on_episode), 1, 2, 3)
+
+    child = multiprocessing.get_context("fork").Process(target=killed)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    with Journal(tmp_path / "killed") as journal:
+        before = stored(journal)
+    resumed = new("killed")
+    steps(resumed, 1, 2, 3)
+    assert stored(resumed.journal) == stored(whole.journal)
+    assert {k: v for k, v in before.items() if v} == {
+        k: v for k, v in stored(whole.journal).items() if before[k]
+    }
+    assert len(set(stored(whole.journal).values())) > 2, "budgets differ by problem"
+    assert resumed.trainer.batches == whole.trainer.batches  # type: ignore[attr-defined]
+    assert resumed.journal.shaped(1) == whole.journal.shaped(1) != {}
+    assert whole.journal.shaped(2) == {}, "the second phase is free"
+
+
+def test_a_limited_phase_teaches_another_lesson_than_a_free_one(make_run: MakeRun) -> None:
+    """The journal keeps raw trajectories, and beside them what the step learned from."""
+    run = make_run(script=thinks, toggle=TOGGLE)
+    (metrics,) = steps(run, 1)
+    rewards = run.journal.shaped(1)
+    raw = {t.id: t for t in run.journal.trajectories(1)}
+    assert rewards
+    for name, reward in rewards.items():
+        assert raw[name].solved and raw[name].reward is not None
+        assert (raw[name].reward.total, raw[name].reward.shaping) == (1.0, {})
+        assert (reward.total, reward.parts, reward.shaping) == (
+            0.0,
+            {"tests_pass": 1.0},
+            {"toggle": -1.0},
+        )
+        budget = run.journal.get_meta(KEY + raw[name].task_id)
+        assert isinstance(budget, float) and raw[name].generated > budget
+    share = len(rewards) / len(raw)
+    assert metrics["shaping/toggle/mean"] == pytest.approx(-share)
+    assert metrics["toggle/over_budget_frac"] >= share
+    assert metrics["reward/mean"] == pytest.approx(
+        sum(t.reward.total for t in raw.values() if t.reward) / len(raw)
+    )
