@@ -6,8 +6,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from palestra.rl.errors import SandboxError
@@ -20,8 +22,8 @@ from palestra.sandbox.local_backend import LocalBackend
 from palestra.sandbox.process import Command, Ended
 
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-_ETC = ["alternatives", "group", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime"]
-_ETC += ["nsswitch.conf", "passwd", "mime.types"]
+_ETC = ("group", "ld.so.cache", "ld.so.conf", "localtime", "nsswitch.conf", "passwd", "mime.types")
+_ETC_FOLDERS = ("alternatives", "ld.so.conf.d")
 _INSIDE = "/workspace"
 _ENVIRONMENT = {"PATH": SEARCH_PATH, "HOME": _INSIDE, "LANG": "C.UTF-8", "TMPDIR": "/tmp"}
 
@@ -87,11 +89,15 @@ class Bubblewrap(LocalBackend):
 
     def _wrapper(self, base: Sequence[str], user: int | None, filter: bytes) -> Wrap:
         def wrap(argv: Sequence[str], env: Mapping[str, str], status: int) -> Command:
-            words = [*base, "--json-status-fd", str(status)]
+            copied = list(_opened(_ETC))
+            fds = [fd for _, fd in copied]
+            words = [word for path, fd in copied for word in _file(path, fd)]
+            words += [*base, "--json-status-fd", str(status)]
             for key, value in {**_ENVIRONMENT, **env}.items():
                 words += ["--setenv", key, value]
-            fds = [file_with(filter)] if filter else []
-            words += [word for fd in fds for word in ("--seccomp", str(fd))]
+            if filter:
+                fds.append(file_with(filter))
+                words += ["--seccomp", str(fds[-1])]
             # Not on the command line, which is seen in the box and by other users of the machine.
             fds.append(file_with(b"".join(os.fsencode(word) + b"\0" for word in words)))
             argv = [self._program, "--args", str(fds[-1]), "--", *_becoming(user), *argv]
@@ -108,8 +114,8 @@ class Bubblewrap(LocalBackend):
         """What is wrong with boxes whose commands run as ``user``; empty if nothing is."""
         try:
             with tempfile.TemporaryDirectory(prefix="palestra-probe-") as folder:
-                workspace.furnish(Path(folder), user)
-                base = self._base(Path(folder) / "work", self.limits, user)
+                work = workspace.furnish(Path(folder), "work", user)
+                base = self._base(work, self.limits, user)
                 tried = subprocess.run(
                     [self._program, *base, "--", *_becoming(user), "/bin/sh", "-c", _PROBE],
                     env={},
@@ -148,6 +154,17 @@ def _namespaces(user: int | None, *, nesting: bool = False) -> list[str]:
     return words + [word for cap in needed for word in ("--cap-add", f"CAP_{cap}")]
 
 
+def _opened(names: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Files of /etc that are there, open: bwrap copies one in a third of the time of a mount."""
+    for name in names:
+        with suppress(OSError):
+            yield f"/etc/{name}", os.open(f"/etc/{name}", os.O_RDONLY)
+
+
+def _file(path: str, fd: int) -> list[str]:
+    return ["--perms", "0644", "--file", str(fd), path]
+
+
 def _becoming(user: int | None) -> list[str]:
     """The words before a command that make it ``user``, for good and without any power."""
     if user is None:
@@ -156,14 +173,15 @@ def _becoming(user: int | None) -> list[str]:
     return [*words, "--bounding-set=-all", "--no-new-privs", "--"]
 
 
-def _mounts(limits: Limits, *, proc_writable: bool = False) -> list[str]:
+@cache
+def _mounts(limits: Limits, *, proc_writable: bool = False) -> tuple[str, ...]:
     words = ["--ro-bind", "/usr", "/usr"]
     for path in _SYSTEM:
         if Path(path).is_symlink():
             words += ["--symlink", str(Path(path).readlink()), path]
         elif Path(path).exists():
             words += ["--ro-bind", path, path]
-    for name in _ETC:
+    for name in _ETC_FOLDERS:
         words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     # Run by root, bwrap leaves /proc/sys/* writable, and core_pattern is an escape: read-only.
     words += ["--proc", "/proc", *([] if proc_writable else ["--remount-ro", "/proc"])]
@@ -175,4 +193,4 @@ def _mounts(limits: Limits, *, proc_writable: bool = False) -> list[str]:
         for parent in reversed(PYTHON.parents[:-1]):
             words += ["--perms", "0755", "--dir", str(parent)]
         words += ["--ro-bind", str(PYTHON), str(PYTHON)]
-    return words
+    return tuple(words)

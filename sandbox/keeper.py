@@ -12,7 +12,7 @@ from pathlib import Path
 from palestra.rl.errors import SandboxError
 from palestra.sandbox import workspace
 from palestra.sandbox.base import Found
-from palestra.sandbox.limits import remove_groups
+from palestra.sandbox.limits import groups_gone, remove_groups
 from palestra.sandbox.owner import Owner
 
 _ROOTS: set[Path] = set()
@@ -54,10 +54,15 @@ class LocalKeeper:
 
 def destroy(root: Path, name: str) -> None:
     """Remove a box below ``root``: processes first, its record last."""
-    if workspace.find(root, name) is not None:
-        workspace.condemn(root, name)
+    if workspace.condemn(root, name):
         remove_groups(name)
         workspace.remove(root, name)
+
+
+def destroyed_at_once(root: Path, name: str) -> bool:
+    """Remove a condemned box that nothing runs in and that holds no file, which takes no waiting;
+    False where that is not enough and ``destroy`` is needed."""
+    return groups_gone(name) and workspace.removed_empty(root, name)
 
 
 def reap(root: Path | None = None) -> Sequence[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from palestra.rl.errors import SandboxError
 from palestra.rl.types import ExecResult
-from palestra.sandbox import seccomp
+from palestra.sandbox import seccomp, workspace
 from palestra.sandbox.base import BoxSpec
 from palestra.sandbox.limits import Limits, cgroup_guarantees
 from palestra.sandbox.local import PYTHON, SEARCH_PATH, Launch
@@ -56,7 +56,7 @@ class Landlock(LocalBackend):
 
     def launch(self, folder: Path, spec: BoxSpec) -> Launch:
         """A Python supervisor per command, which confines a child and outlives its tree."""
-        work, tmp = str(folder / "work"), str(folder / "tmp")
+        work, tmp = str(folder / "work"), str(workspace.furnish(folder, "tmp"))
         base = {"PATH": SEARCH_PATH, "HOME": work, "LANG": "C.UTF-8", "TMPDIR": tmp}
 
         def wrap(argv: Sequence[str], env: Mapping[str, str], status: int) -> Command:

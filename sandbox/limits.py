@@ -33,7 +33,7 @@ class Cgroup:
     """
 
     def __init__(self, name: str, limits: Limits) -> None:
-        self._folders = [parent / name for parent in _parents()]
+        self._folders = _groups(name)
         values = {
             "memory.limit_in_bytes": limits.memory,
             "memory.max": limits.memory,
@@ -41,9 +41,10 @@ class Cgroup:
             "pids.max": limits.pids,
         }
         for folder in self._folders:
-            if folder.exists():
+            try:
+                folder.mkdir()
+            except FileExistsError:
                 continue
-            folder.mkdir()
             for key, value in values.items():
                 if (folder / key).exists():
                     (folder / key).write_text(str(value))
@@ -51,7 +52,7 @@ class Cgroup:
     @property
     def entries(self) -> list[str]:
         """Files into which a process writes 0 to join."""
-        return [str(folder / "cgroup.procs") for folder in self._folders]
+        return [str(_entry(folder)) for folder in self._folders]
 
     @property
     def oom_kills(self) -> int:
@@ -61,9 +62,20 @@ class Cgroup:
         return sum(_counted(folder / name) for folder in self._folders for name in names)
 
 
+def groups_gone(name: str) -> bool:
+    """Delete the groups of a box if nothing is left in them; whether there are none any more."""
+    try:
+        for folder in _groups(name):
+            with suppress(FileNotFoundError):
+                folder.rmdir()
+    except OSError:
+        return False
+    return True
+
+
 def remove_groups(name: str) -> None:
     """End what is left in the groups of a box and delete them; raises ``SandboxError``."""
-    for folder in [parent / name for parent in _parents()]:
+    for folder in _groups(name):
         for attempt in range(_ATTEMPTS):
             if _removed(folder):
                 break
@@ -72,10 +84,22 @@ def remove_groups(name: str) -> None:
             raise SandboxError(f"processes of {name} do not die")
 
 
+@cache
 def cgroup_guarantees() -> frozenset[str]:
     """Which of ``memory`` and ``pids`` a cgroup can hold on this machine."""
     found = {name for parent in _parents() for name in _controllers(parent)}
     return frozenset(found & {"memory", "pids"})
+
+
+def _groups(name: str) -> list[Path]:
+    return [parent / name for parent in _parents()]
+
+
+def _entry(folder: Path) -> Path:
+    # Version 1 can move a single thread, which waits for nobody; to move a process the kernel
+    # halts every fork and exit of the machine first, for 5 ms or more. Shells have one thread.
+    thread = folder / "tasks"
+    return thread if thread.exists() else folder / "cgroup.procs"
 
 
 def _counted(file: Path) -> int:

@@ -17,7 +17,7 @@ from palestra.rl.types import ExecResult, File
 from palestra.sandbox import workspace
 from palestra.sandbox.base import BoxSpec, as_words, completed, refused
 from palestra.sandbox.files import read_below, read_tree, write_below
-from palestra.sandbox.keeper import destroy
+from palestra.sandbox.keeper import destroy, destroyed_at_once
 from palestra.sandbox.limits import Cgroup, Limits, cgroup_guarantees
 from palestra.sandbox.process import (
     REPORT_VARIABLE,
@@ -189,7 +189,8 @@ class LocalBox:
             return
         workspace.condemn(self._root, self.name)
         await end_all(self._running, self._launch.stop)
-        await asyncio.to_thread(destroy, self._root, self.name)
+        if not destroyed_at_once(self._root, self.name):
+            await asyncio.to_thread(destroy, self._root, self.name)
 
     def _judged(self, ended: Ended, *, oom: bool) -> ExecResult:
         """What the command did, after what became of the box."""

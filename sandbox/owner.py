@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 
@@ -51,6 +52,7 @@ def _started(pid: int) -> int | None:
     return None if words[0] in ("Z", "X") else int(words[19])
 
 
+@cache
 def _host() -> str:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"

@@ -22,6 +22,7 @@ REPORT_VARIABLE = "PALESTRA_REPORT_FD"
 REPORT_BYTES = 4 << 20
 
 _CHUNK = 1 << 16
+_STATUS_BYTES = 4096
 _DRAIN_S = 0.2
 _KILL_S = 3.0
 
@@ -75,16 +76,20 @@ async def run_process(
     while it runs. Raises ``SandboxError`` when it cannot be started.
     """
     out, err = Capture(max_output), Capture(max_output)
-    report, status = Capture(REPORT_BYTES, tail=False), Capture(4096, tail=False)
+    report = Capture(REPORT_BYTES, tail=False)
     started = time.monotonic()
     with ExitStack() as fds:
-        readers = [_Reader(fds, sink) for sink in (out, err, report, status)]
+        readers = [_Reader(fds, sink) for sink in (out, err, report)]
         writer = _Writer(fds, stdin)
-        child = _start(make, writer.child_end, readers)
+        # A file, for it is read once: of a pipe we would be told at each of a launcher's words.
+        status_fd = os.memfd_create("palestra")
+        fds.callback(os.close, status_fd)
+        child = _start(make, writer.child_end, readers, status_fd)
         ends: list[_Reader | _Writer] = [writer, *readers]
         for end in ends:
             end.release_child_end()
         timed_out = await _supervise(child, writer, readers, timeout, stop, running)
+        status = os.pread(status_fd, _STATUS_BYTES, 0)
     code = child.returncode
     if code is None:
         raise SandboxError(f"process {child.pid} does not die")
@@ -98,13 +103,13 @@ async def run_process(
         report=report.kept,
         wall_s=time.monotonic() - started,
     )
-    return Ended(result=result, status=status.kept)
+    return Ended(result=result, status=status)
 
 
 def _start(
-    make: Callable[[int, int], Command], stdin: int, readers: list[_Reader]
+    make: Callable[[int, int], Command], stdin: int, readers: list[_Reader], status: int
 ) -> subprocess.Popen[bytes]:
-    out, err, report, status = (reader.child_end for reader in readers)
+    out, err, report = (reader.child_end for reader in readers)
     command = make(report, status)
     try:
         # Popen, not asyncio's: with a pidfd it needs no thread per process and no child watcher.
@@ -224,6 +229,8 @@ class _Writer:
         os.set_blocking(self._fd, False)
         fds.callback(self._close)
         fds.callback(self.release_child_end)
+        if not data:
+            self._close()
 
     def release_child_end(self) -> None:
         if self._child_open:
@@ -231,7 +238,8 @@ class _Writer:
             self._child_open = False
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        loop.add_writer(self._fd, self._writable, loop)
+        if self._open:
+            loop.add_writer(self._fd, self._writable, loop)
 
     def detach(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._open:

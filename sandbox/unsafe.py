@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from palestra.sandbox import workspace
 from palestra.sandbox.base import BoxSpec
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.local import SEARCH_PATH, Launch
@@ -30,7 +31,7 @@ class UnsafeLocal(LocalBackend):
 
     def launch(self, folder: Path, spec: BoxSpec) -> Launch:
         """The command itself, in its own process group."""
-        work, tmp = folder / "work", str(folder / "tmp")
+        work, tmp = folder / "work", str(workspace.furnish(folder, "tmp"))
         base = {"PATH": SEARCH_PATH, "HOME": str(work), "LANG": "C.UTF-8", "TMPDIR": tmp}
 
         def wrap(argv: Sequence[str], env: Mapping[str, str], status: int) -> Command:

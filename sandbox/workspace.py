@@ -1,7 +1,7 @@
-"""Host folders of boxes: ``palestra-NAME/`` with ``work/``, ``tmp/`` and whose it is.
+"""Host folders of boxes: ``palestra-NAME/`` with ``work/``, perhaps ``tmp/``, and whose it is.
 
 The record ``box.json`` is there before the folder has its name, and goes last: a folder that can be
-found can be accounted for.
+found can be accounted for. While a box is being removed it is called ``gone.json``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from palestra.rl.errors import SandboxError
 from palestra.sandbox.owner import Owner
 
 _PREFIX = "palestra-"
-_RECORD = "box.json"
+_RECORD, _CONDEMNED = "box.json", "gone.json"
+_PARTS = ("work", "tmp")
 _ATTEMPTS = 5
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -73,8 +74,8 @@ def create(root: Path, name: str, record: Record, *, user: int | None = None) ->
     root.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}new-", dir=root))
     try:
-        _write(draft, record)
-        furnish(draft, user)
+        (draft / _RECORD).write_text(_text(record))
+        furnish(draft, "work", user)
         return draft.rename(root / name)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -83,14 +84,15 @@ def create(root: Path, name: str, record: Record, *, user: int | None = None) ->
         raise
 
 
-def furnish(folder: Path, user: int | None) -> None:
-    """Make the folders of a box that are seen in it; they belong to ``user`` if given."""
-    for part in ("work", "tmp"):
-        (folder / part).mkdir()
-        # Whatever our umask is: bwrap enters it before it becomes ``user``.
-        (folder / part).chmod(0o755)
-        if user is not None:
-            os.chown(folder / part, user, user)
+def furnish(folder: Path, part: str, user: int | None = None) -> Path:
+    """Make a folder that is seen in a box unless it is there; it belongs to ``user`` if given."""
+    made = folder / part
+    made.mkdir(exist_ok=True)
+    # Whatever our umask is: bwrap enters it before it becomes ``user``.
+    made.chmod(0o755)
+    if user is not None:
+        os.chown(made, user, user)
+    return made
 
 
 def take_over(root: Path, name: str, record: Record) -> Record:
@@ -106,12 +108,14 @@ def take_over(root: Path, name: str, record: Record) -> Record:
     return ours
 
 
-def condemn(root: Path, name: str) -> None:
-    """Say that a box is being removed, so that nothing that ends now counts as a result."""
-    found = find(root, name)
-    if found is not None:
-        with suppress(FileNotFoundError):
-            _write(root / name, replace(found, expires=0))
+def condemn(root: Path, name: str) -> bool:
+    """Say that a box is being removed, so that nothing that ends now counts as a result; False
+    where there is none."""
+    if find(root, name) is None:
+        return False
+    with suppress(FileNotFoundError):
+        (root / name / _RECORD).rename(root / name / _CONDEMNED)
+    return True
 
 
 def records(root: Path) -> Iterator[tuple[str, Record]]:
@@ -129,14 +133,10 @@ def find(root: Path, name: str) -> Record | None:
         info = folder.lstat()
         if Path(name).name != name or not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
             return None
-        values = json.loads((folder / _RECORD).read_text())
-        return Record(
-            id=str(values["id"]),
-            owner=Owner.parse(values["owner"]),
-            labels=dict(values["labels"]),
-            made=float(values["made"]),
-            expires=float(values["expires"]),
-        )
+        try:
+            return _parsed((folder / _RECORD).read_text())
+        except FileNotFoundError:
+            return replace(_parsed((folder / _CONDEMNED).read_text()), expires=0)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -162,9 +162,28 @@ def remove(root: Path, name: str) -> None:
         raise SandboxError(f"cannot remove the folder {folder}: {problem}")
 
 
+def removed_empty(root: Path, name: str) -> bool:
+    """Delete the folder of a condemned box that holds no files; False where it holds some."""
+    folder = root / name
+    try:
+        for part in _PARTS:
+            with suppress(FileNotFoundError):
+                (folder / part).rmdir()
+        (folder / _CONDEMNED).unlink()
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
+
+
 def _write(folder: Path, record: Record) -> None:
     # os.replace: somebody who lists boxes at this moment must not read half a record.
     fresh = folder / f".{record.id}-{os.getpid()}"
+    fresh.write_text(_text(record))
+    fresh.replace(folder / _RECORD)
+
+
+def _text(record: Record) -> str:
     values = {
         "id": record.id,
         "owner": str(record.owner),
@@ -172,8 +191,18 @@ def _write(folder: Path, record: Record) -> None:
         "made": record.made,
         "expires": record.expires,
     }
-    fresh.write_text(json.dumps(values))
-    fresh.replace(folder / _RECORD)
+    return json.dumps(values)
+
+
+def _parsed(text: str) -> Record:
+    values = json.loads(text)
+    return Record(
+        id=str(values["id"]),
+        owner=Owner.parse(values["owner"]),
+        labels=dict(values["labels"]),
+        made=float(values["made"]),
+        expires=float(values["expires"]),
+    )
 
 
 def _clear(folder: Path) -> None:

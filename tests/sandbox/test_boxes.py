@@ -20,7 +20,7 @@ from palestra.sandbox.auto import GRADING, choose, make, probe
 from palestra.sandbox.base import Box, BoxSpec, CreateError
 from palestra.sandbox.bubblewrap import Bubblewrap
 from palestra.sandbox.capture import Capture
-from palestra.sandbox.keeper import reap
+from palestra.sandbox.keeper import destroyed_at_once, reap
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.local_backend import LocalBackend
 from palestra.sandbox.owner import Owner
@@ -168,6 +168,62 @@ def test_both_versions_of_cgroups_count_what_they_killed(
     assert group.oom_kills == 0
     (tmp_path / "palestra-a" / file).write_text(text)
     assert group.oom_kills == 3
+
+
+def test_processes_join_groups_by_the_way_that_halts_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "_parents", lambda: (tmp_path,))
+    group = limits.Cgroup("palestra-a", Limits())
+    folder = tmp_path / "palestra-a"
+    assert group.entries == [str(folder / "cgroup.procs")]
+    (folder / "tasks").touch()  # version 1 has both
+    assert group.entries == [str(folder / "tasks")]
+
+
+def test_every_process_of_a_box_is_in_its_groups(provider: LocalBackend) -> None:
+    async def run() -> None:
+        async with provider.open() as box:
+            task = asyncio.create_task(box.exec("sleep 60 & sleep 60", timeout=60))
+            groups = limits._groups(box.name)
+            async with asyncio.timeout(30):
+                while any(len(members(group)) < 3 for group in groups):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert not limits.groups_gone(box.name) and all(map(Path.exists, groups))
+            task.cancel()
+        assert not any(map(Path.exists, groups))
+
+    asyncio.run(run())
+
+
+def members(group: Path) -> list[str]:
+    return (group / "cgroup.procs").read_text().split()
+
+
+def test_only_an_empty_condemned_box_goes_at_once(tmp_path: Path) -> None:
+    folder = workspace.create(tmp_path, "palestra-a", record(Owner.me()))
+    assert workspace.condemn(tmp_path, "palestra-a")
+    (folder / "work" / "file").touch()
+    assert not destroyed_at_once(tmp_path, "palestra-a")
+    found = workspace.find(tmp_path, "palestra-a")
+    assert found is not None and found.expires == 0
+    (folder / "work" / "file").unlink()
+    assert destroyed_at_once(tmp_path, "palestra-a") and list(tmp_path.iterdir()) == []
+    assert not workspace.condemn(tmp_path, "palestra-a")
+
+
+def test_files_of_etc_in_bubblewrap_are_copies_that_nobody_can_change(tmp_path: Path) -> None:
+    try:
+        backend = Bubblewrap(root=tmp_path)
+    except SandboxError as error:
+        pytest.skip(str(error))
+    line = (
+        "cat /etc/passwd; stat -c %a /etc/passwd; ls /etc/shadow 2>/dev/null;"
+        "( : >> /etc/passwd ) 2>/dev/null || echo refused; rm -f /etc/group; ls /etc/group"
+    )
+    ended = in_box(backend, lambda box: box.exec(line))
+    text = Path("/etc/passwd").read_bytes()
+    assert ended.stdout == text + b"644\nrefused\n/etc/group\n"
 
 
 def test_a_user_namespace_serves_where_the_user_cannot_be_changed(
