@@ -81,6 +81,11 @@ class LearnerConfig(Settings):
     """Steps over which the learning rate falls; 0 keeps it constant."""
     min_lr_ratio: float = Field(default=0.1, ge=0, le=1)
     """Share of the peak learning rate at which it stops falling."""
+    qk_clip: bool = False
+    """Scale attention heads back after each step in which one of their logits exceeds
+    `qk_clip_tau`; costs one more product of queries and keys per layer."""
+    qk_clip_tau: float = Field(default=100.0, gt=0)
+    """Largest attention logit that is left alone; 100 is K2's."""
     micro_batch_tokens: int = Field(default=4096, ge=16)
     """Tokens of one packed micro-batch, padding included."""
     row_tokens: int = Field(default=512, ge=16)

@@ -7,7 +7,6 @@ never learns which algorithm they come from. The same code runs on CPU and CUDA.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,22 +16,22 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from palestra.policies import counters, guards, leaks, optimizers
+from palestra.policies import counters, guards, leaks, optimizers, process_group
 from palestra.policies.config import LearnerConfig
 from palestra.policies.logprobs import token_logprobs
 from palestra.policies.packing import MicroBatch, attention_mask, micro_batches
+from palestra.policies.process_group import ALONE, Ranks
+from palestra.policies.qk_clip import QkClip
 from palestra.policies.replacing import replace_folder
 from palestra.policies.schedules import learning_rate
-from palestra.rl.errors import CheckpointError, UserError
+from palestra.policies.shards import shards
+from palestra.rl.errors import CheckpointError
 from palestra.rl.types import Batch, Sample
 
 TokenLoss = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, dict[str, torch.Tensor]]
 ]
 """(log-probabilities, recorded log-probabilities, advantages), all [N] -> loss [N], metrics [N]."""
-
-LEARNERS = 1
-"""Ranks of this version."""
 
 
 class PolicyModule(nn.Module):
@@ -61,14 +60,21 @@ class PolicyModule(nn.Module):
 
 
 class DeepSpeedLearner:
-    """Implements ``rl.types.Learner`` for one process.
+    """Implements ``rl.types.Learner`` for one rank.
 
     ``folder`` is a Hugging Face model folder; ``objective`` the per-token policy loss; ``ptx_coef``
-    weighs the supervised loss against it.
+    weighs the supervised loss against it. All ranks are called alike, with the same batch: each
+    learns from its share of the rows.
     """
 
     def __init__(
-        self, folder: str, config: LearnerConfig, objective: TokenLoss, *, ptx_coef: float = 1.0
+        self,
+        folder: str,
+        config: LearnerConfig,
+        objective: TokenLoss,
+        *,
+        ptx_coef: float = 1.0,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.folder = folder
         self.config = config
@@ -76,7 +82,8 @@ class DeepSpeedLearner:
         self.ptx_coef = ptx_coef
         self.steps = 0
         self._offloaded: set[str] = set()
-        self.device = _prepare_process(config)
+        self.ranks = ranks
+        self.device = process_group.join(config, ranks)
         self.engine = self._start(folder)
         if self.device.type == "cuda":
             optimizer = self.engine.optimizer
@@ -94,8 +101,14 @@ class DeepSpeedLearner:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         model.config.use_cache = False
         module = PolicyModule(model, self.config.logprob_chunk)
+        self.qk_clip = QkClip(module, self.config.qk_clip_tau) if self.config.qk_clip else None
         cuda = self.device.type == "cuda"
-        return optimizers.initialize(module, self.config, self._deepspeed_config(), cuda=cuda)
+        engine = optimizers.initialize(module, self.config, self._deepspeed_config(), cuda=cuda)
+        if self.qk_clip:
+            self.qk_clip.start(
+                engine.optimizer.optimizer, shards(engine.optimizer, self.config.zero_stage)
+            )
+        return engine
 
     def _deepspeed_config(self) -> dict[str, Any]:
         config = self.config
@@ -116,9 +129,13 @@ class DeepSpeedLearner:
         A batch without a token to learn from changes nothing but the count of steps.
         """
         guards.resident(self._offloaded, ("states", "weights"))
-        micros = self._pack(batch.samples)
-        policy_tokens = sum(int(m.policy.sum()) for m in micros)
-        ptx_tokens = sum(float(m.ptx.sum()) for m in micros)
+        micros = self._pack(batch.samples, self.ranks)
+        counts = {
+            "policy": sum(float(m.policy.sum()) for m in micros),
+            "ptx": sum(float(m.ptx.sum()) for m in micros),
+        }
+        counts = process_group.together(counts, self.device)
+        policy_tokens, ptx_tokens = int(counts["policy"]), counts["ptx"]
         self._set_lr()
         sums: dict[str, float] = {}
         if not policy_tokens and not ptx_tokens:
@@ -128,21 +145,25 @@ class DeepSpeedLearner:
         for index, micro in enumerate(micros):
             loss, metrics = self._loss(micro.to(self.device), policy_tokens, ptx_tokens)
             self.engine.set_gradient_accumulation_boundary(index == len(micros) - 1)
-            self.engine.backward(loss)
+            self.engine.backward(loss * self.ranks.size)  # DeepSpeed takes the mean over ranks
             for name, value in metrics.items():
                 seen = sums.get(name, 0.0)
                 sums[name] = max(seen, value) if name.startswith("max:") else seen + value
+        logits = self.qk_clip.measure() if self.qk_clip else {}
         self.engine.step()
         self.steps += 1
-        return self._report(sums, policy_tokens, ptx_tokens)
+        sums = process_group.together(sums, self.device)
+        return self._report(sums, policy_tokens, ptx_tokens) | logits
 
-    def _pack(self, samples: Sequence[Sample]) -> list[MicroBatch]:
+    def _pack(self, samples: Sequence[Sample], ranks: Ranks = ALONE) -> list[MicroBatch]:
         if not self.ptx_coef:  # not even their place in a row may show in the gradient
             samples = [sample for sample in samples if any(sample.loss_mask)]
         return micro_batches(
             samples,
             row_tokens=self.config.row_tokens,
             micro_batch_tokens=self.config.micro_batch_tokens,
+            rank=ranks.rank,
+            ranks=ranks.size,
         )
 
     def _loss(
@@ -221,12 +242,17 @@ class DeepSpeedLearner:
         target = Path(folder)
         partial = target.with_name(target.name + ".partial")
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            if self.ranks.rank == 0:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+            torch.distributed.barrier()
             self.export(str(partial))
             self.engine.save_checkpoint(str(partial), tag="native")
-            (partial / "learner.json").write_text(json.dumps({"steps": self.steps}))
-            replace_folder(partial, target)
+            torch.distributed.barrier()
+            if self.ranks.rank == 0:
+                (partial / "learner.json").write_text(json.dumps({"steps": self.steps}))
+                replace_folder(partial, target)
+            torch.distributed.barrier()
         except (OSError, RuntimeError, SafetensorError) as error:
             # RuntimeError is what torch.save says when the disk is full.
             shutil.rmtree(partial, ignore_errors=True)
@@ -274,7 +300,7 @@ class DeepSpeedLearner:
         from palestra.policies.weights import trainer_engine
 
         group = torch.distributed.distributed_c10d._get_default_group()
-        guards.process_group(group.size(), LEARNERS, group.bound_device_id)
+        guards.process_group(group.size(), self.ranks.size, group.bound_device_id)
         self._transfer = trainer_engine(self, client)
 
     def send_weights(self) -> None:
@@ -302,10 +328,12 @@ class DeepSpeedLearner:
         return counters.host() | counters.allocator()
 
     def export(self, folder: str) -> None:
-        """An ordinary Hugging Face folder: weights, configuration and tokenizer."""
+        """An ordinary Hugging Face folder: weights, configuration and tokenizer; rank 0 writes."""
         from transformers import AutoTokenizer
 
         state = {name: tensor.detach().cpu() for name, tensor in self.named_weights()}
+        if self.ranks.rank:
+            return
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         self.engine.module.model.save_pretrained(target, state_dict=state)
@@ -321,24 +349,3 @@ class DeepSpeedLearner:
             return parameters
         with deepspeed.zero.GatheredParameters([p for _, p in parameters]):
             return [(name, p.detach().clone()) for name, p in parameters]
-
-
-def _prepare_process(config: LearnerConfig) -> torch.device:
-    """Process group of one rank, threads and device; must run before DeepSpeed is imported."""
-    if int(os.environ.get("WORLD_SIZE", "1")) != LEARNERS:
-        raise UserError("more than one learner rank is not in this version")
-    cuda = torch.cuda.is_available()
-    if not cuda:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        torch.set_num_threads(config.threads)
-    # The only GPU that we see is number 0, whatever rank a launcher around us gave this process.
-    os.environ.update({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"})
-    if not torch.distributed.is_initialized():
-        store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
-            "127.0.0.1", 0, world_size=1, is_master=True
-        )
-        # No device_id: with it a second weight-sync group hangs after one step.
-        torch.distributed.init_process_group(
-            "nccl" if cuda else "gloo", store=store, rank=0, world_size=1
-        )
-    return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")

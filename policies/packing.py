@@ -105,10 +105,19 @@ def rows_of(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
 
 
 def micro_batches(
-    samples: Sequence[Sample], *, row_tokens: int, micro_batch_tokens: int
+    samples: Sequence[Sample],
+    *,
+    row_tokens: int,
+    micro_batch_tokens: int,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> list[MicroBatch]:
     """Pack samples into rows and rows into micro-batches of at most ``micro_batch_tokens`` tokens
-    (at least one row each), each as wide as its longest row."""
+    (at least one row each), each as wide as its longest row.
+
+    Of ``ranks`` that share the samples by whole rows, the micro-batches of one: every rank has as
+    many, of the same width; one without a row left repeats a row and learns nothing from it.
+    """
     packed = families(samples, row_tokens)
     sizes = [family.size for family in packed]
     rows = [
@@ -118,16 +127,18 @@ def micro_batches(
     batches: list[MicroBatch] = []
     while rows:
         width = rows[0][1]
-        count = max(1, micro_batch_tokens // width)
-        batches.append(_to_tensors([row for row, _ in rows[:count]], width))
+        count = ranks * max(1, micro_batch_tokens // width)
+        own = [_Row(families) for families, _ in rows[rank:count:ranks]]
+        batches.append(_to_tensors(own or [_Row(rows[0][0], learn=False)], width))
         rows = rows[count:]
     return batches
 
 
 class _Row:
-    """One row while it is laid out; ``learned`` has one entry per token with a loss."""
+    """One row while it is laid out; ``learned`` has one entry per token with a loss, and none
+    without ``learn``."""
 
-    def __init__(self, families: Sequence[Family]) -> None:
+    def __init__(self, families: Sequence[Family], *, learn: bool = True) -> None:
         self.ids: list[int] = []
         self.positions: list[int] = []
         self.segments: list[int] = []
@@ -145,6 +156,7 @@ class _Row:
                 self.learned += [
                     (end if t == split else start + t - 1, index, sample, t)
                     for t in _learned(sample)
+                    if learn
                 ]
 
     def _append(self, ids: Sequence[int], position: int, segment: int, parent: int) -> None:
@@ -154,8 +166,7 @@ class _Row:
         self.parents += [parent] * len(ids)
 
 
-def _to_tensors(families_R: Sequence[Sequence[Family]], width: int) -> MicroBatch:
-    rows = [_Row(families) for families in families_R]
+def _to_tensors(rows: Sequence[_Row], width: int) -> MicroBatch:
     learned = [
         (r * width + source, index, sample, t)
         for r, row in enumerate(rows)

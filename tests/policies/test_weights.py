@@ -272,7 +272,8 @@ def test_on_a_gpu_an_optimizer_that_cannot_be_offloaded_is_refused(
 ) -> None:
     import deepspeed
 
-    monkeypatch.setattr(module, "_prepare_process", lambda config: torch.device("cuda", 0))
+    device = torch.device("cuda", 0)
+    monkeypatch.setattr(module.process_group, "join", lambda config, ranks: device)
     engine = Record(optimizer=optimizer())
     monkeypatch.setattr(deepspeed, "initialize", lambda **settings: (engine, None, None, None))
     config = LearnerConfig(**SETTINGS | {"zero_stage": stage})
