@@ -1,10 +1,11 @@
-"""What boxes cost and what they leave: start, warm grading, crowds, floods, killed drivers.
+"""What boxes and grades cost on this machine: the start of a box, and warm beside cold grading.
 
-    .venv/bin/python bench/sandbox.py [PART ...] [--grades 300] [--cycles 1000] [--boxes 200]
+    .venv/bin/python bench/sandbox.py [PART ...] [--grades 300]
 
-Parts: start grade crowd cycles flood killed (default: all). Writes bench/results/sandbox.json; with
-parts named, only their figures are replaced. Run it as nobody else uses the machine: ratios are
-taken within one run, but milliseconds are what they are. Docker has bench/docker_boxes.py.
+Parts: start grade (default: both). Writes bench/results/sandbox.json; with parts named,
+only their figures are replaced. Run it as nobody else uses the machine: ratios are taken within one
+run, but milliseconds are what they are. Docker has bench/docker_boxes.py; what boxes of every
+backend leave behind is measured by bench/lives.py.
 """
 
 from __future__ import annotations
@@ -13,47 +14,30 @@ import argparse
 import asyncio
 import json
 import os
-import resource
-import secrets
-import signal
 import statistics
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from report import machine_of, write_report
 
 from palestra.rl.types import CallCheck, Grader, Task
-from palestra.sandbox.auto import LOCAL, make
-from palestra.sandbox.base import BoxSpec
 from palestra.sandbox.bubblewrap import Bubblewrap
 from palestra.sandbox.checks import Fresh, make_grader
-from palestra.sandbox.keeper import reap
-from palestra.sandbox.limits import _parents as cgroup_parents
 from palestra.sandbox.local import PYTHON
 from palestra.sandbox.timing import timing
 from palestra.sandbox.warm import Warm
 
 Figures = dict[str, dict[str, object]]
 RESULT = Path(__file__).resolve().parent / "results" / "sandbox.json"
-GIB = 1 << 30
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []])
     parser.add_argument("--grades", type=int, default=300)
-    parser.add_argument("--cycles", type=int, default=1000)
-    parser.add_argument("--boxes", type=int, default=200)
-    parser.add_argument("--driver", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.driver:
-        backend, root, token = args.driver.split(":")
-        asyncio.run(drive(backend, Path(root), token))
-        return
     figures: Figures = {}
     if RESULT.exists() and args.parts:
         figures = json.loads(RESULT.read_text())["figures"]
@@ -157,127 +141,9 @@ async def latencies(grader: Grader, count: int, users: int) -> list[float]:
     return seconds
 
 
-async def crowd(args: argparse.Namespace) -> Figures:
-    """Many boxes at once, each with a running command."""
-    with tempfile.TemporaryDirectory() as folder:
-        backend = Bubblewrap(root=Path(folder))
-        boxes = [await backend.create(BoxSpec()) for _ in range(args.boxes)]
-        began = time.perf_counter()
-        ended = await asyncio.gather(
-            *(box.exec("sleep 2; echo here", timeout=120) for box in boxes)
-        )
-        took = time.perf_counter() - began
-        await asyncio.gather(*(box.close() for box in boxes))
-        left = leftovers(Path(folder))[-1]
-    good = sum(result.stdout == b"here\n" for result in ended)
-    met = good == args.boxes and left == 0
-    return {
-        "boxes at once that answered": figure(good, "boxes", f"= {args.boxes}", met),
-        "boxes at once, all done": figure(took, "s"),
-    }
-
-
-async def cycles(args: argparse.Namespace) -> Figures:
-    """Boxes made, used and closed one after the other; what is left is counted."""
-    figures: Figures = {}
-    for name in LOCAL:
-        key = f"bench-{secrets.token_hex(4)}"
-        with tempfile.TemporaryDirectory() as folder:
-            timed = await timing(make(name, root=Path(folder)), args.cycles, key=key)
-            left = leftovers(Path(folder), key)
-        for kind, count in zip(KINDS, left, strict=True):
-            text = f"{name}: {kind} left of {args.cycles} cycles"
-            figures[text] = figure(count, kind, "= 0", count == 0)
-        rate = len(timed.cycle) / sum(timed.cycle)
-        figures[f"{name}: cycles"] = figure(rate, "1/s")
-    return figures
-
-
-KINDS = ("processes", "mounts", "cgroups", "files")
-
-
-def leftovers(root: Path, key: str = "") -> tuple[int, int, int, int]:
-    """Processes below this one; mounts, control groups and files of boxes."""
-    groups = sum(1 for parent in cgroup_parents() for _ in parent.glob(f"palestra-{key}*"))
-    mounts = Path("/proc/self/mountinfo").read_text().count(str(root))
-    return len(list(below(os.getpid()))), mounts, groups, sum(1 for _ in root.rglob("*"))
-
-
-def below(pid: int) -> Iterator[int]:
-    """Children of a process and theirs."""
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        for child in (thread / "children").read_text().split():
-            yield int(child)
-            yield from below(int(child))
-
-
-async def flood(args: argparse.Namespace) -> Figures:
-    """What a box that prints a gibibyte costs in memory here."""
-    async with Bubblewrap().open() as box:
-        await box.exec("true")
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        ended = await box.exec(f"head -c {GIB} /dev/zero", timeout=300)
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    whole = ended.elided + len(ended.stdout) == GIB
-    return {"memory growth, 1 GiB printed": figure(grown, "MiB", "< 64", grown < 64 and whole)}
-
-
-async def drive(backend: str, root: Path, token: str) -> None:
-    """A driver with fifty boxes, each with a command and a daemon; it waits to be killed."""
-    provider = make(backend, root=root)
-    boxes = [await provider.create(BoxSpec()) for _ in range(50)]
-    line = f"setsid sleep 3600.{token} & exec sleep 3600.{token}"
-    running = [asyncio.create_task(box.exec(line, timeout=3600)) for box in boxes]
-    while with_token(token) < 100:  # noqa: ASYNC110 - no event tells it
-        await asyncio.sleep(0.05)
-    print("ready", flush=True)
-    await asyncio.gather(*running)
-
-
-def killed(args: argparse.Namespace) -> Figures:
-    """A driver with fifty boxes is killed with SIGKILL: what is alive afterwards."""
-    figures: Figures = {}
-    for name in LOCAL:
-        token = str(secrets.randbelow(1 << 30))
-        with tempfile.TemporaryDirectory() as folder:
-            words = [sys.executable, __file__, "--driver", f"{name}:{folder}:{token}"]
-            driver = subprocess.Popen(words, stdout=subprocess.PIPE)
-            assert driver.stdout and driver.stdout.readline() == b"ready\n"
-            driver.send_signal(signal.SIGKILL)
-            driver.wait()
-            began = time.perf_counter()
-            while (left := with_token(token)) and time.perf_counter() - began < 30:
-                time.sleep(0.02)
-            took = time.perf_counter() - began
-            reap(Path(folder))
-            files = leftovers(Path(folder))[-1]
-        figures[f"{name}: alive 30 s after kill -9 of the driver of 50 boxes"] = figure(
-            left, "processes", "= 0", left == 0
-        )
-        figures[f"{name}: until all had ended"] = figure(took, "s")
-        figures[f"{name}: folders after reaping"] = figure(files, "folders", "= 0", files == 0)
-    return figures
-
-
-def with_token(token: str) -> int:
-    """Processes that were started with ``token``, other than drivers."""
-    found = 0
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        found += words == f"sleep\x003600.{token}\x00".encode()
-    return found
-
-
 PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
     "start": lambda args: asyncio.run(start(args)),
     "grade": lambda args: asyncio.run(grade(args)),
-    "crowd": lambda args: asyncio.run(crowd(args)),
-    "cycles": lambda args: asyncio.run(cycles(args)),
-    "flood": lambda args: asyncio.run(flood(args)),
-    "killed": killed,
 }
 
 

@@ -99,6 +99,7 @@ def _add_runs(commands: Commands[Parser]) -> None:
     what = "episodes per task (default 1)"
     evaluate.add_argument("-n", dest="samples", type=_positive, default=1, metavar="N", help=what)
     _limit(evaluate)
+    _set(evaluate, "replace a value of the checkpoint's run (repeatable)")
     _json(evaluate)
 
 
@@ -111,6 +112,7 @@ def _add_tasks(commands: Commands[Parser]) -> None:
     score = _command(commands, "score", "grade given solutions without a model", "tasks:score")
     for parser in (check, show, score):
         parser.add_argument("source", metavar="SOURCE", help=SOURCE)
+        _set(parser, "a value of [sandbox], e.g. --set sandbox.backend=docker (repeatable)")
         _unsafe(parser)
         _json(parser)
     for parser in (check, show):
@@ -173,7 +175,10 @@ def _recipe(parser: Parser) -> None:
 
 def _overridable(parser: Parser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, such as recipes/tiny.toml")
-    what = "replace a value, e.g. --set rl.steps=20 (repeatable)"
+    _set(parser, "replace a value, e.g. --set rl.steps=20 (repeatable)")
+
+
+def _set(parser: Parser, what: str) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=what)
 
 

@@ -63,9 +63,12 @@ class KeyDoc:
     doc: str
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Resolved:
-    """Read a recipe and put the overrides (``key=value``) on top; raises ``UserError``."""
-    text = _read(path)
+def load_recipe(path: str | Path | None, overrides: Sequence[str] = ()) -> Resolved:
+    """Read a recipe and put the overrides (``key=value``) on top; raises ``UserError``.
+
+    Without a path, the overrides are put on the defaults.
+    """
+    text = "" if path is None else _read(path)
     data = _parse(path, text)
     lines = key_lines(text)
     where = {key: f"{path}:{lines[key]}" if key in lines else str(path) for key in _leaves(data)}
@@ -123,7 +126,7 @@ def _read(path: str | Path) -> str:
         raise UserError(f"{path}: cannot be read: {reason}") from error
 
 
-def _parse(path: str | Path, text: str) -> dict[str, Any]:
+def _parse(path: str | Path | None, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -24,14 +24,22 @@ from palestra.rl.types import Json, Task
 from palestra.rollout.episode import World
 
 
-def evaluate(checkpoint: Path, source: str, samples: int, limit: int | None, as_json: bool) -> int:
+def evaluate(
+    checkpoint: Path,
+    source: str,
+    samples: int,
+    limit: int | None,
+    as_json: bool,
+    overrides: Sequence[str] = (),
+) -> int:
     """Print pass@1 (and pass@n) per split; exit code 1 when episodes were lost to faults of ours.
 
     Settings of the dialect, the prompt and the limits come from the run that made the checkpoint,
-    or are the defaults for any other folder.
+    or are the defaults for any other folder; ``overrides`` (``key=value``) are put on top.
     """
+    config = config_of(checkpoint, overrides)
     with Console(stream=sys.stderr if as_json else None) as console:
-        result, lost = asyncio.run(_evaluate(checkpoint, source, samples, limit, console))
+        result, lost = asyncio.run(_evaluate(checkpoint, config, source, samples, limit, console))
         if as_json:
             print(json.dumps(result))
         else:
@@ -42,20 +50,24 @@ def evaluate(checkpoint: Path, source: str, samples: int, limit: int | None, as_
     return 1 if lost else 0
 
 
-def config_of(checkpoint: Path) -> RunConfig:
+def config_of(checkpoint: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration of the run that a checkpoint lies in, or the defaults."""
     for folder in checkpoint.resolve().parents[:2]:
         if (folder / "journal.sqlite").is_file() and (folder / "config.toml").is_file():
-            return load_recipe(folder / "config.toml").config
-    return RunConfig()
+            return load_recipe(folder / "config.toml", overrides).config
+    return load_recipe(None, overrides).config
 
 
 async def _evaluate(
-    checkpoint: Path, source: str, samples: int, limit: int | None, console: Console
+    checkpoint: Path,
+    config: RunConfig,
+    source: str,
+    samples: int,
+    limit: int | None,
+    console: Console,
 ) -> tuple[dict[str, Json], int]:
     from palestra.policies.engine import VllmEngine
 
-    config = config_of(checkpoint)
     tasks = config.tasks.model_copy(update={"source": source})
     shop = await open_workshop(tasks, config.sandbox, cache_folder() / "validation", console)
     settings = config.rl.eval.model_copy(update={"samples": samples, "limit": limit or 10**9})

@@ -25,6 +25,7 @@ from palestra.sandbox.base import (
 from palestra.sandbox.docker_daemon import Attached, DaemonFault, hijacked
 from palestra.sandbox.docker_images import Images
 from palestra.sandbox.docker_keeper import DockerKeeper, removed
+from palestra.sandbox.inbox import ORPHANED
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.link import Link, LinkLost
 from palestra.sandbox.probe import LIMITS, probe
@@ -34,7 +35,7 @@ _QUEUE_S = 600.0
 _READY_S = 60.0
 _END_S = 5
 _TURN_S = 0.05
-_ORPHAN_S = 60.0
+_ORPHAN_S = 15.0
 _ASKED_FOR = ("kill", "stop", "restart", "pause")
 _PROBED: dict[tuple[str, ...], frozenset[str]] = {}
 _PROBING = threading.Lock()
@@ -234,9 +235,12 @@ def _fate(api: Any, ident: str) -> Fate:
             api.wait(ident, timeout=_END_S)
         except OSError:  # a timeout of requests, which is no TimeoutError
             return Fate(gone=False)
-    filters = {"container": ident, "event": ["oom", *_ASKED_FOR]}
+    filters = {"container": ident, "event": ["oom", "die", *_ASKED_FOR]}
     now = int(time.time())
-    events = api.events(since=now - 3600, until=now + 1, filters=filters, decode=True)
+    events = list(api.events(since=now - 3600, until=now + 1, filters=filters, decode=True))
+    if any(event["Actor"]["Attributes"].get("exitCode") == str(ORPHANED) for event in events):
+        # The connection was lost first: by then its command had been ended for nobody's fault.
+        return Fate(gone=False)
     actions = [event["Action"] for event in events]
     asked = [action for action in actions if action in _ASKED_FOR]
     if asked:

@@ -36,7 +36,7 @@ def evaluate(args: Namespace) -> int:
         raise UserError(f"{checkpoint}: not a Hugging Face checkpoint: it has no config.json")
     from palestra.deploy.evaluate import evaluate as start
 
-    return start(checkpoint, args.tasks, args.samples, args.limit, args.json)
+    return start(checkpoint, args.tasks, args.samples, args.limit, args.json, args.set)
 
 
 def _resolve(args: Namespace) -> Resolved:

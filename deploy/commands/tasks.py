@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from palestra.deploy.boxes import Boxes, load_tasks, open_boxes
+from palestra.deploy.config_file import load_recipe
 from palestra.deploy.console import Console
 from palestra.deploy.table import aligned
 from palestra.deploy.text import clean, one_line
@@ -57,7 +58,7 @@ def score(args: Namespace) -> int:
 
 
 async def _check(args: Namespace) -> CheckReport:
-    boxes = open_boxes(unsafe_local=args.unsafe_local)
+    boxes = _open_boxes(args)
     if args.json:  # the answer alone, for scripts
         tasks = await load_tasks(args.source, boxes, limit=args.limit)
         return await check_tasks(tasks, boxes.grader, red_team=_red_team(args, tasks, boxes))
@@ -74,6 +75,14 @@ async def _check(args: Namespace) -> CheckReport:
             )
 
 
+def _open_boxes(args: Namespace) -> Boxes:
+    for override in args.set:
+        if not override.startswith("sandbox"):
+            raise UserError(f"--set {override}: only values of [sandbox] have an effect here")
+    sandbox = load_recipe(None, args.set).config.sandbox
+    return open_boxes(sandbox, unsafe_local=args.unsafe_local)
+
+
 def _red_team(args: Namespace, tasks: TaskSet, boxes: Boxes) -> RedTeam | None:
     if not args.red_team:
         return None
@@ -82,12 +91,12 @@ def _red_team(args: Namespace, tasks: TaskSet, boxes: Boxes) -> RedTeam | None:
 
 
 async def _load(args: Namespace) -> TaskSet:
-    boxes = open_boxes(unsafe_local=args.unsafe_local)
+    boxes = _open_boxes(args)
     return await load_tasks(args.source, boxes, limit=args.limit)
 
 
 async def _score(args: Namespace) -> int:
-    boxes = open_boxes(unsafe_local=args.unsafe_local)
+    boxes = _open_boxes(args)
     tasks = await load_tasks(args.source, boxes)
     outcomes: Counter[str] = Counter()
     rewards: list[float] = []

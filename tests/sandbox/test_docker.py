@@ -324,6 +324,26 @@ def test_a_box_whose_driver_is_gone_ends_by_itself(
     until(lambda: found(docker, labels) == [])
 
 
+def test_a_connection_that_is_cut_is_no_fault_of_the_agents(
+    docker: Docker, labels: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the box has noticed first and is gone before anybody asks."""
+    monkeypatch.setattr(backend_module, "_ORPHAN_S", 0.0)
+
+    async def run() -> None:
+        box = await docker.create(BoxSpec(labels=labels))
+        running = asyncio.create_task(box.exec("touch started; sleep 300", timeout=300))
+        while "started" not in await box.get():
+            pass
+        box._link._channel._writer.transport.abort()  # type: ignore[attr-defined]
+        with pytest.raises(TransportError):
+            await running
+        assert not await box.alive()
+
+    asyncio.run(run())
+    until(lambda: found(docker, labels) == [])
+
+
 def test_a_box_belongs_to_who_adopted_it(
     docker: Docker, labels: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
