@@ -30,7 +30,7 @@ from palestra.policies.colocate import Colocated
 from palestra.rl.errors import UserError
 from palestra.rl.journal import Journal
 from palestra.rl.objectives.k25 import K25
-from palestra.rl.step import Run
+from palestra.rl.run import Run
 from palestra.rl.train import last_checkpoint
 from palestra.rl.train import train as train_loop
 from palestra.rl.types import Task

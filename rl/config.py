@@ -100,6 +100,45 @@ class TemperatureDecayConfig(Settings):
         return self
 
 
+class SamplingConfig(Settings):
+    """Which tasks a step plays (K1.5 report sections 2.1, 2.3.4 and 3.5), and whether more follow
+    for groups that teach nothing."""
+
+    order: Literal["uniform", "easy_to_hard", "prioritized"] = "uniform"
+    """`uniform`: shuffled epochs; `easy_to_hard`: epochs from the highest pass rate of the
+    estimation pass to the lowest; `prioritized`: drawn with probability proportional to one minus
+    the task's success rate so far."""
+    hard_from_step: int = Field(default=0, ge=0)
+    """From this step on only hard tasks are drawn (K1.5's ablation: 24); 0 is never."""
+    hard_below: float = Field(default=0.5, gt=0, le=1)
+    """A task is hard when its pass rate in the estimation pass is below this; our default."""
+    estimate_samples: int = Field(default=0, ge=0)
+    """Episodes of every training task before step 1 (K1.5: 10); 0 is no estimation pass."""
+    min_pass_rate: float = Field(default=0.0, ge=0, le=1)
+    """Tasks that the estimation pass solved less often are not trained on; our default."""
+    max_pass_rate: float = Field(default=1.0, ge=0, le=1)
+    """Tasks that it solved more often are not trained on; our default."""
+    guesses: int = Field(default=0, ge=0)
+    """Guesses per training task before step 1 (K1.5: 8); a task that one of them solves is not
+    trained on. 0 is off."""
+    guess_tokens: int = Field(default=64, ge=1)
+    """Tokens of a guess, which is one reply; our default."""
+    max_gen_batches: int = Field(default=1, ge=1)
+    """Up to so many batches of tasks are played until `rl.train_batch_size` groups have rewards
+    that differ (DAPO's dynamic sampling); 1 is off."""
+
+    @model_validator(mode="after")
+    def _pass_rates_are_known(self) -> SamplingConfig:
+        bounds = (self.min_pass_rate, self.max_pass_rate) != (0.0, 1.0)
+        if (self.order == "easy_to_hard" or self.hard_from_step or bounds) and (
+            not self.estimate_samples
+        ):
+            raise ValueError("pass rates are wanted: set estimate_samples, for example to 10")
+        if self.min_pass_rate > self.max_pass_rate:
+            raise ValueError("min_pass_rate is above max_pass_rate")
+        return self
+
+
 class EvalConfig(Settings):
     """Evaluation on held-out splits: before, after and every `freq` steps."""
 
@@ -143,4 +182,5 @@ class RLConfig(Settings):
     length_penalty: LengthPenaltyConfig = LengthPenaltyConfig()
     overlong: OverlongConfig = OverlongConfig()
     temperature_decay: TemperatureDecayConfig = TemperatureDecayConfig()
+    sampling: SamplingConfig = SamplingConfig()
     eval: EvalConfig = EvalConfig()

@@ -162,6 +162,12 @@ class Journal:
         rows = self._rows(sql, (step,))
         return [GroupRow(id=r[0], step=r[1], task_id=r[2], size=r[3]) for r in rows]
 
+    def count_groups(self, *, before: int) -> int:
+        """Training groups of the steps from 1 to the one before ``before``."""
+        sql = "SELECT COUNT(DISTINCT group_id) FROM trajectories WHERE step > 0 AND step < ?"
+        count: int = self._rows(sql, (before,))[0][0]
+        return count
+
     def add_shaped(self, step: int, groups: Sequence[Group]) -> None:
         """Store the rewards that shaping has changed in a step; trajectories hold the raw ones. A
         second call replaces them."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from palestra.rl.config import RLConfig
 from palestra.rl.errors import UserError
+from palestra.rl.estimate import with_chosen_tasks
 from palestra.rl.evaluate import Evaluation, evaluate
-from palestra.rl.step import Run, rl_step
+from palestra.rl.run import Run
+from palestra.rl.step import rl_step
 from palestra.rl.types import Task
 
 OnStep = Callable[[int, Mapping[str, float]], None]
@@ -26,10 +29,12 @@ async def train(
     """Train up to ``run.config.steps`` optimizer steps, going on from the last checkpoint.
 
     ``heldout`` maps split names to tasks; ``on_eval(step, split, episodes)`` returns a callback for
-    each finished episode of that evaluation.
+    each finished episode of that evaluation, and of what is played before step 1 to choose tasks.
     """
     start = await resume(run)
     await evaluate_splits(start, run, due(start, run.config, heldout), on_eval)
+    if run.config.steps:
+        run = await with_chosen_tasks(run, partial(on_eval, 0))
     for step in range(start + 1, run.config.steps + 1):
         ensure_space(run.checkpoints)
         on_step(step, await rl_step(step, run))

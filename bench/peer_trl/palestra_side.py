@@ -26,7 +26,7 @@ from palestra.policies.tokenizer import HFTokenizer
 from palestra.rl.advantage import samples
 from palestra.rl.journal import Journal
 from palestra.rl.objectives.k25 import K25
-from palestra.rl.step import grouped
+from palestra.rl.play import grouped
 from palestra.rl.types import (
     Batch,
     Completion,

@@ -20,7 +20,7 @@ from palestra.rewards.score import Weighted
 from palestra.rl.config import RLConfig
 from palestra.rl.errors import PathRefused
 from palestra.rl.journal import Journal
-from palestra.rl.step import Run
+from palestra.rl.run import Run
 from palestra.rl.types import (
     ExecResult,
     Json,

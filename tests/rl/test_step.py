@@ -16,7 +16,9 @@ from palestra.rl.advantage import samples
 from palestra.rl.errors import GraderError, PathRefused, UserError
 from palestra.rl.evaluate import Evaluation, evaluate
 from palestra.rl.lost import TooManyInfraFailures
-from palestra.rl.step import Run, draw, draw_ptx, grouped, rl_step
+from palestra.rl.play import draw, grouped
+from palestra.rl.run import Run
+from palestra.rl.step import draw_ptx, rl_step
 from palestra.rl.train import train
 from palestra.rl.types import Batch, Outcome, Sample, Sampling, Sandbox, Stop, Task, Verdict
 

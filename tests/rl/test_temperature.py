@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from palestra.rl.config import TemperatureDecayConfig
-from palestra.rl.step import Run, rl_step
+from palestra.rl.run import Run
+from palestra.rl.step import rl_step
 from palestra.rl.temperature import temperature_of
 
 MakeRun = Callable[..., Run]

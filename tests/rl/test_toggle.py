@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from palestra.rl.config import ToggleConfig
 from palestra.rl.journal import Journal
 from palestra.rl.problem_budgets import KEY, ProblemBudgets, toggle_metrics
-from palestra.rl.step import Run, rl_step
+from palestra.rl.run import Run
+from palestra.rl.step import rl_step
 from palestra.rl.toggle import (
     correct_lengths,
     estimated_budget,

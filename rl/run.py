@@ -1,0 +1,45 @@
+"""A training run: what is fixed over all of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from palestra.rl.config import RLConfig
+from palestra.rl.journal import Journal
+from palestra.rl.problem_budgets import ProblemBudgets
+from palestra.rl.types import Sample, Task, Trainer
+from palestra.rollout.episode import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that a step needs; built by ``deploy``."""
+
+    config: RLConfig
+    seed: int
+    tasks: Sequence[Task]
+    ptx: Sequence[Sample]
+    world: World
+    trainer: Trainer
+    journal: Journal
+    checkpoints: Path
+    on_episode: Callable[[], None] = lambda: None
+
+    @cached_property
+    def kinds(self) -> Mapping[str, str]:
+        """The kind of every task, by its id."""
+        return {task.id: task.kind for task in self.tasks}
+
+    def limit_of(self, task_id: str) -> int:
+        """Tokens that an episode of the task may generate."""
+        return self.world.budget_of(self.kinds[task_id])
+
+    @cached_property
+    def budgets(self) -> ProblemBudgets:
+        """Toggle's budget of each problem."""
+        return ProblemBudgets(
+            journal=self.journal, config=self.config.toggle, limit_of=self.limit_of
+        )
