@@ -5,14 +5,21 @@ A file is its text, or an object with ``text`` or ``base64`` and, if need be, ``
     {"files": {"src/a.py": "x = 1\\n", "run.sh": {"text": "#!/bin/sh\\n", "executable": true},
                "logo.png": {"base64": "iVBORw0KGgo="}},
      "work": ["src/*"]}
+
+Or one commit of a repository on this machine, bare or not, without its history (``repository``)::
+
+    {"repository": "/data/acme.git", "commit": "v1.2", "work": ["src/*"]}
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from pathlib import Path
 
-from palestra.envs.rows import BadRow, list_field
+from palestra.envs.repository import one_commit
+from palestra.envs.rows import BadRow, list_field, text_field
+from palestra.rl.errors import UserError
 from palestra.rl.types import File, Json, Tree
 
 
@@ -26,11 +33,22 @@ def tree_from_json(value: Json) -> Tree:
     """A tree from its object; raises ``BadRow``."""
     if not isinstance(value, dict):
         raise BadRow("field tree: not an object")
+    work = tuple(list_field(value, "work", optional=True)) or ("*",)
+    if "repository" in value:
+        return Tree(files=_committed(value), work=work)
     files = value.get("files")
     if not isinstance(files, dict):
-        raise BadRow("field tree: needs files, an object of path to text")
+        raise BadRow("field tree: needs a repository, or files, an object of path to text")
     found = {str(path): _file(str(path), item) for path, item in files.items()}
-    return Tree(files=found, work=tuple(list_field(value, "work", optional=True)) or ("*",))
+    return Tree(files=found, work=work)
+
+
+def _committed(value: Mapping[str, Json]) -> Mapping[str, File]:
+    repository, commit = text_field(value, "repository"), text_field(value, "commit")
+    try:
+        return one_commit(Path(repository), commit)
+    except UserError as error:
+        raise BadRow(f"field tree: {error}") from error
 
 
 def _file_to_json(file: File) -> Json:

@@ -58,6 +58,8 @@ class Landlock(LocalBackend):
         """A Python supervisor per command, which confines a child and outlives its tree."""
         work, tmp = str(folder / "work"), str(workspace.furnish(folder, "tmp"))
         base = {"PATH": SEARCH_PATH, "HOME": work, "LANG": "C.UTF-8", "TMPDIR": tmp}
+        # git ends at settings that it may not read, where it would do without absent ones.
+        base["GIT_CONFIG_NOSYSTEM"] = "1"
 
         def wrap(argv: Sequence[str], env: Mapping[str, str], status: int) -> Command:
             config = {

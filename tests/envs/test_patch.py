@@ -298,7 +298,7 @@ def test_a_tree_in_a_row_is_read_and_written() -> None:
     ("change", "reason"),
     [
         ({"tree": []}, "tree: not an object"),
-        ({"tree": {}}, "tree: needs files"),
+        ({"tree": {}}, "tree: needs a repository, or files"),
         ({"tree": {"files": {"../x": ""}}}, "'../x' is not a path inside the task"),
         ({"tree": {"files": {"x": {"base64": "?"}}}}, "'x' is neither text nor base64"),
         ({"tree": {"files": {"x": 1}}}, "'x' is neither text nor base64"),
