@@ -21,10 +21,11 @@ from palestra.deploy.console import Console
 from palestra.deploy.loggers import Loggers
 from palestra.deploy.plot import learning_curve
 from palestra.deploy.plot_toggle import toggle_curve
+from palestra.deploy.ptx import ptx_sources
 from palestra.deploy.run_folder import RunFolder
 from palestra.deploy.summary import Status, summarize
 from palestra.deploy.tasks import Workshop, open_workshop
-from palestra.deploy.warm_start import ptx_samples, warm_start
+from palestra.deploy.warm_start import warm_start
 from palestra.deploy.world import make_world
 from palestra.policies.colocate import Colocated
 from palestra.rl.errors import UserError
@@ -127,7 +128,7 @@ class Job:
             gather=gather,
             say=self.console.say,
         )
-        ptx = ptx_samples(config, shop.env, world.chat, tasks)
+        ptx = ptx_sources(config, shop.env, world.chat, tasks, self.folder.path, self.console)
         return Run(
             config=config.rl,
             seed=config.seed,

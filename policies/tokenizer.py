@@ -57,13 +57,19 @@ class HFTokenizer:
         return text
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool], *, reply: bool) -> str:
-        """The chat template's text; with ``reply`` it ends where a reply would begin."""
-        text: str = self._hf.apply_chat_template(
-            [_as_dict(message) for message in messages],
-            tools=[_as_schema(tool) for tool in tools] or None,
-            tokenize=False,
-            add_generation_prompt=reply,
-        )
+        """The chat template's text; with ``reply`` it ends where a reply would begin. Raises
+        ``UserError`` for messages that the template refuses."""
+        from jinja2 import TemplateError
+
+        try:
+            text: str = self._hf.apply_chat_template(
+                [_as_dict(message) for message in messages],
+                tools=[_as_schema(tool) for tool in tools] or None,
+                tokenize=False,
+                add_generation_prompt=reply,
+            )
+        except TemplateError as error:
+            raise UserError(f"the chat template refuses these messages: {error}") from error
         return text
 
     def token_id(self, token: str) -> int | None:

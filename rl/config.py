@@ -29,6 +29,11 @@ class PtxConfig(Settings):
     """Weight of the supervised loss; 0 leaves the gradient bit-identical to no PTX at all."""
     samples_per_step: int = Field(default=16, ge=0)
     """Supervised samples mixed into each optimizer step."""
+    demonstrations: float = Field(default=1.0, ge=0)
+    """Weight of the environment's own demonstrations; a source's share is its weight over all."""
+    files: dict[str, float] = {}
+    """Weight by file of chats or texts (`.jsonl`, `.jsonl.gz`, `.json`, `.parquet`), e.g.
+    `{"data/chats.jsonl" = 0.5}`."""
 
 
 class BudgetConfig(Settings):

@@ -10,7 +10,8 @@ from pathlib import Path
 from palestra.rl.config import RLConfig
 from palestra.rl.journal import Journal
 from palestra.rl.problem_budgets import ProblemBudgets
-from palestra.rl.types import Sample, Task, Trainer
+from palestra.rl.ptx import Source
+from palestra.rl.types import Task, Trainer
 from palestra.rollout.episode import World
 
 
@@ -21,7 +22,7 @@ class Run:
     config: RLConfig
     seed: int
     tasks: Sequence[Task]
-    ptx: Sequence[Sample]
+    ptx: Sequence[Source]
     world: World
     trainer: Trainer
     journal: Journal

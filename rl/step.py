@@ -15,6 +15,7 @@ from palestra.rl.lost import ensure_enough
 from palestra.rl.metrics import rollout_metrics
 from palestra.rl.play import grouped, play_step, shape
 from palestra.rl.problem_budgets import toggle_metrics
+from palestra.rl.ptx import draw, ptx_metrics
 from palestra.rl.run import Run
 from palestra.rl.sampling import sampling_metrics
 from palestra.rl.shaping import shaping_metrics
@@ -53,7 +54,9 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
     policy_samples = [
         sample for group in groups for sample in samples(group, by_std=run.config.norm_adv_by_std)
     ]
-    batch = Batch(step=step, samples=(*policy_samples, *draw_ptx(step, run)))
+    ptx = draw_ptx(step, run)
+    metrics |= ptx_metrics(run.ptx, ptx)
+    batch = Batch(step=step, samples=(*policy_samples, *ptx))
     with meter.busy("learn"):
         metrics |= await run.trainer.learn(batch)
     with meter.busy("checkpoint"):
@@ -73,7 +76,7 @@ def draw_ptx(step: int, run: Run) -> list[Sample]:
     if not run.config.ptx.coef or not run.ptx:
         return []
     rng = random.Random(f"{run.seed}/ptx/{step}")
-    return rng.sample(list(run.ptx), min(run.config.ptx.samples_per_step, len(run.ptx)))
+    return draw(run.ptx, run.config.ptx.samples_per_step, rng)
 
 
 def timing(

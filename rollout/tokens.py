@@ -38,7 +38,7 @@ class Chat:
         self.dialect = dialect
         self._eos = tokenizer.decode([tokenizer.eos_id])
         self._secret = secrets.token_hex(16)
-        self._observe = lru_cache(maxsize=4096)(self._observation_ids)
+        self._following = lru_cache(maxsize=4096)(self._following_ids)
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
         """Ids up to the point where the policy's first reply begins."""
@@ -47,11 +47,14 @@ class Chat:
     def observation(self, texts: Sequence[str]) -> list[int]:
         """Ids that follow a reply (its end-of-turn id excluded): one tool message per text, then
         the start of the next reply."""
-        return list(self._observe(tuple(texts)))
+        return self.following([Message(role="tool", content=text) for text in texts])
 
-    def _observation_ids(self, texts: tuple[str, ...]) -> tuple[int, ...]:
-        tools = [Message(role="tool", content=text) for text in texts]
-        markup = self._markup([_ASK, _REPLY, *tools], ())
+    def following(self, messages: Sequence[Message]) -> list[int]:
+        """Ids that follow a reply: these messages of others, then the start of the next reply."""
+        return list(self._following(tuple(messages)))
+
+    def _following_ids(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
+        markup = self._markup([_ASK, _REPLY, *messages], ())
         said = Quote(_REPLY.content)
         own, *rest = [*markup, ""][markup.index(said) + 1 :] if said in markup else [""]
         _, closed, suffix = own.partition(self._eos) if isinstance(own, str) else ("", "", "")
@@ -64,14 +67,36 @@ class Chat:
 
     def demonstration(self, demo: Demonstration, tools: Sequence[Tool]) -> Sample:
         """A supervised sample: loss weight 1 on what the assistant wrote, 0 elsewhere."""
-        ids = self.prompt(demo.prompt, tools)
+        replies = [(step.message, step.learn) for step in demo.steps]
+        answers = [[Message(role="tool", content=step.observation)] for step in demo.steps]
+        return self._supervised(self.prompt(demo.prompt, tools), replies, answers)
+
+    def conversation(self, messages: Sequence[Message]) -> Sample:
+        """A chat as a supervised sample: loss weight 1 on what the assistant says and the ends of
+        its turns, 0 elsewhere; what follows its last message is left out.
+
+        The chat begins with another role, and no two messages of the assistant follow each other.
+        """
+        ends = [n for n, message in enumerate(messages) if message.role == "assistant"]
+        answers = [messages[n + 1 : end] for n, end in zip(ends, [*ends[1:], None], strict=True)]
+        replies = [(messages[n], True) for n in ends]
+        return self._supervised(self.prompt(messages[: ends[0]], ()), replies, answers)
+
+    def _supervised(
+        self,
+        prompt: Sequence[int],
+        replies: Sequence[tuple[Message, bool]],
+        answers: Sequence[Sequence[Message]],
+    ) -> Sample:
+        """Replies, each with whether it is learned, and what is said between them."""
+        ids = list(prompt)
         weights = [0.0] * len(ids)
-        for index, step in enumerate(demo.steps):
-            reply = [*ids_of(self._written(step.message), self.tokenizer), self.tokenizer.eos_id]
+        for number, (message, learn) in enumerate(replies):
+            reply = [*ids_of(self._written(message), self.tokenizer), self.tokenizer.eos_id]
             ids += reply
-            weights += [float(step.learn)] * len(reply)
-            if index + 1 < len(demo.steps):
-                answer = self.observation([step.observation])
+            weights += [float(learn)] * len(reply)
+            if number + 1 < len(replies):
+                answer = self.following(answers[number])
                 ids += answer
                 weights += [0.0] * len(answer)
         return supervised(ids, weights)

@@ -38,6 +38,8 @@ ONLY_IN = {
     "kubernetes": ("sandbox/", "deploy/"),
     "websockets": ("sandbox/", "deploy/"),
     "torch": ("policies/", "rl/objectives/"),
+    "jinja2": ("policies/",),
+    "pyarrow": ("envs/",),
     "fastapi": ("deploy/", "rollout/"),
 }
 

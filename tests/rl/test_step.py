@@ -17,6 +17,7 @@ from palestra.rl.errors import GraderError, PathRefused, UserError
 from palestra.rl.evaluate import Evaluation, evaluate
 from palestra.rl.lost import TooManyInfraFailures
 from palestra.rl.play import draw, grouped
+from palestra.rl.ptx import InMemory, Source
 from palestra.rl.run import Run
 from palestra.rl.step import draw_ptx, rl_step
 from palestra.rl.train import train
@@ -246,16 +247,18 @@ def test_supervised_samples_are_mixed_in_only_with_a_weight(make_run: MakeRun) -
         )
         for n in range(9)
     ]
-    off = replace(make_run(), ptx=demos)
+    off = replace(make_run(), ptx=[Source(rows=InMemory(demos))])
     assert draw_ptx(1, off) == []
-    on = replace(make_run(ptx={"coef": 0.1, "samples_per_step": 4}), ptx=demos)
+    on = replace(
+        make_run(ptx={"coef": 0.1, "samples_per_step": 4}), ptx=[Source(rows=InMemory(demos))]
+    )
     first = draw_ptx(1, on)
     assert first == draw_ptx(1, on) != draw_ptx(2, on)
     assert len(set(first)) == 4
     step(1, on)
     assert trainer(on).batches[0].samples[-4:] == tuple(first)
     few = make_run(ptx={"coef": 0.1, "samples_per_step": 100})
-    assert len(draw_ptx(1, replace(few, ptx=demos))) == 9
+    assert len(draw_ptx(1, replace(few, ptx=[Source(rows=InMemory(demos))]))) == 9
 
 
 def run_loop(

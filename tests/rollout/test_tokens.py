@@ -119,6 +119,29 @@ def test_a_template_that_strips_and_escapes_gives_the_same_ids_too(
     assert chat.observation(answers) == other.encode(after)
 
 
+@pytest.mark.parametrize("which", ["tokenizer", "other"])
+def test_a_chat_has_the_ids_of_the_template_and_learns_its_replies(
+    which: str, request: pytest.FixtureRequest
+) -> None:
+    tokenizer: HFTokenizer = request.getfixturevalue(which)
+    roles = ("user", "assistant", "user", "assistant")
+    messages = [Message(role=role, content=f"words {n}") for n, role in enumerate(roles)]
+    found = Chat(tokenizer, DIALECTS["hermes"]).conversation([*messages, messages[0]])
+    text = tokenizer.render(messages, (), reply=False)
+    assert tokenizer.decode(found.token_ids) + "\n" == text
+    learned = [t for t, weight in zip(found.token_ids, found.ptx, strict=True) if weight]
+    assert tokenizer.decode(learned) == "words 1<|im_end|>words 3<|im_end|>"
+
+
+def test_a_chat_that_the_template_refuses_is_wrong_use(
+    other: HFTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuses = "{{ raise_exception('roles must alternate') }}"
+    monkeypatch.setattr(other._hf, "chat_template", refuses)
+    with pytest.raises(UserError, match="refuses these messages: roles must alternate"):
+        other.render([Message(role="user", content="hi")], (), reply=True)
+
+
 @given(said=hostile)
 @settings(max_examples=200)
 def test_no_observation_holds_a_control_token(
