@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 HELLO = b"palestra 1"
 VALUE, ERROR, PASSED, FAILED, TIMEOUT = b"v", b"e", b"p", b"f", b"t"
 
+_TMP = os.environ.get("TMPDIR", "/tmp")
 _HEADER = 9
 _MAX_RESTARTS = 20
 # A busy check is stopped after one limit of processor time, an idle one after 1.5 limits by the
@@ -206,10 +207,12 @@ class Supervisor:
         os.setpgid(0, 0)
         keep_only(fds)
         limit(self._plan["memory"])
-        folder = f"{os.environ.get('TMPDIR', '/tmp')}/job-{self._number}-{os.getpid()}"
+        folder = f"{_TMP}/job-{self._number}-{os.getpid()}"
         lay_out(folder, self._job["files"])
         os.chdir(folder)
         sys.path[:0] = [folder, f"{folder}/src"]
+        # It is no archive: to find that out would take as long as to import from it.
+        sys.path_importer_cache[folder] = sys.path_hooks[-1](folder)
         sys.dont_write_bytecode = True
         sys.modules["__main__"] = type(sys)("__main__")
         for path in self._job["files"]:
@@ -370,10 +373,12 @@ def lay_out(folder: str, files: dict[str, tuple[bytes, bool]]) -> None:
     os.mkdir(folder)  # noqa: PTH102
     for path, (data, executable) in files.items():
         full = f"{folder}/{path}"
-        os.makedirs(os.path.dirname(full), exist_ok=True)  # noqa: PTH103, PTH120
+        if "/" in path:
+            os.makedirs(os.path.dirname(full), exist_ok=True)  # noqa: PTH103, PTH120
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        with os.fdopen(os.open(full, flags, 0o755 if executable else 0o644), "wb") as file:
-            file.write(data)
+        fd = os.open(full, flags, 0o755 if executable else 0o644)
+        write(fd, data)
+        os.close(fd)
 
 
 def load(name: str) -> object:

@@ -23,6 +23,8 @@ import resource
 import select
 import sys
 
+from palestra.sandbox.worker import main as work
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn, TypedDict
@@ -139,8 +141,9 @@ class Zygote:
         report = self._config["report"]
         os.dup2(report, 3)
         os.closerange(4, 4096)
-        with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
-            file.write("1000")
+        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(score, b"1000")
+        os.close(score)
         _check(_libc.unshare(_NEW_NS | _NEW_IPC), "unshare")
         own = f"size={self._config['tmp']},mode="
         for path, mode in (("/workspace", "755"), ("/tmp", "1777"), ("/dev/shm", "1777")):
@@ -155,8 +158,6 @@ class Zygote:
         _check(_libc.capset(self._capset, self._nothing), "capset")
 
     def _run(self) -> None:
-        from palestra.sandbox.worker import main as work
-
         os.environ["PALESTRA_REPORT_FD"] = "3"
         work(marshal.loads(_take(int.from_bytes(_take(4), "big"))))
 
@@ -188,8 +189,11 @@ def _enter(user: int | None) -> None:
 
 def _traffic() -> bytes:
     """Counters of the network, which every child shares: they move when one of them uses it."""
-    with open("/proc/self/net/dev", "rb", 0) as file:  # noqa: PTH123
-        return file.read()
+    counters = os.open("/proc/self/net/dev", os.O_RDONLY)
+    try:
+        return os.read(counters, 1 << 16)
+    finally:
+        os.close(counters)
 
 
 def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
