@@ -38,7 +38,8 @@ LOCAL = ("bubblewrap", "landlock")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
     """What became of starting a backend here; ``problem`` is empty when it works. ``cold`` is why
-    it cannot keep boxes warm for grading (``warm.py``).
+    it cannot keep boxes warm for grading (``warm.py``), ``way`` how its boxes are reached, if that
+    can differ.
 
     Example: ``Probed(name="docker", problem="DOCKER_HOST is not set")``
     """
@@ -46,6 +47,7 @@ class Probed:
     name: str
     guarantees: frozenset[str] = frozenset()
     cold: str = ""
+    way: str = ""
     problem: str = ""
 
 
@@ -73,7 +75,12 @@ def probe(name: str, **options: object) -> Probed:
     """Start a backend with ``options`` to find out what it guarantees here."""
     try:
         found = make(name, **options)
-        return Probed(name=name, guarantees=found.guarantees, cold=problem_of(found))
+        return Probed(
+            name=name,
+            guarantees=found.guarantees,
+            cold=problem_of(found),
+            way=getattr(found, "way", ""),
+        )
     except SandboxError as error:
         return Probed(name=name, problem=str(error))
 

@@ -52,6 +52,9 @@ class KubernetesConfig(Settings):
     """Seconds that a box waits for a node."""
     start_s: float = Field(default=180.0, gt=0)
     """Seconds that it then has for its image and its start."""
+    transport: Literal["auto", "direct", "proxy", "websocket"] = "auto"
+    """How boxes are reached: by HTTP at the address of their Pod (`direct`) or through the API
+    server (`proxy`), or over websockets of the API server; `auto` takes the first that works."""
 
 
 class SandboxConfig(Settings):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from palestra.sandbox import kubernetes_pod as pods
+from palestra.sandbox import kubernetes_ways as ways
 from palestra.sandbox import seccomp
 from palestra.sandbox.base import (
     Box,
@@ -26,6 +28,8 @@ from palestra.sandbox.base import (
 from palestra.sandbox.images import full_name, mirrored
 from palestra.sandbox.inbox import PING
 from palestra.sandbox.kubernetes_api import ApiFault
+from palestra.sandbox.kubernetes_http import HttpChannel
+from palestra.sandbox.kubernetes_injection import digest
 from palestra.sandbox.kubernetes_keeper import KubernetesKeeper
 from palestra.sandbox.kubernetes_life import Made
 from palestra.sandbox.kubernetes_stream import Stream
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
     from palestra.sandbox.inbox_processes import Config
 
 _LINK_S = 60.0
-_PROBED: dict[tuple[str, ...], frozenset[str]] = {}
+_PROBED: dict[tuple[str, ...], tuple[frozenset[str], ways.Transport]] = {}
 _PROBING = threading.Lock()
 
 
@@ -50,8 +54,9 @@ class Kubernetes:
     for it (1: all), ``runtime`` a RuntimeClass such as ``gvisor``, ``account`` a service account,
     ``priority`` a PriorityClass, ``machine`` the architecture of the nodes. Nodes pull images only
     with ``pull="missing"``; ``mirrors`` say from where. A box waits ``schedule_s`` seconds for a
-    node and ``start_s`` more for its image and its start. Construction makes a box, once per
-    process, to see what holds. Raises ``CreateError``.
+    node and ``start_s`` more for its image and its start. ``transport`` is the way to the boxes,
+    ``auto`` the best that works (``kubernetes_ways``). Construction makes a box, once per process,
+    to see what holds. Raises ``CreateError``.
 
     Example: ``async with Kubernetes(image="python:3.12-slim").open() as box: ...``
     """
@@ -76,6 +81,7 @@ class Kubernetes:
         mirrors: Mapping[str, str] | None = None,
         schedule_s: float = 120.0,
         start_s: float = 180.0,
+        transport: ways.Transport = "auto",
         workers: int = 16,
     ) -> None:
         self._keeper = KubernetesKeeper(
@@ -90,9 +96,16 @@ class Kubernetes:
         self._runtime, self._account, self._priority = runtime, account, priority
         self._machine = machine or platform.machine()
         self._patience = {"schedule_s": schedule_s, "start_s": start_s}
+        self.transport = transport
         # In a thread: the caller may have an event loop that is running.
         with ThreadPoolExecutor(1) as pool:
-            self.guarantees = pool.submit(asyncio.run, self._probed()).result()
+            found = pool.submit(asyncio.run, self._probed()).result()
+        self.guarantees, self.transport = found
+
+    @property
+    def way(self) -> str:
+        """How boxes are reached, in words."""
+        return ways.MEANING[self.transport]
 
     def open(self, spec: BoxSpec | None = None) -> AbstractAsyncContextManager[Box]:
         """A box for the length of a ``with`` block; raises ``CreateError``."""
@@ -100,25 +113,25 @@ class Kubernetes:
 
     async def create(self, spec: BoxSpec) -> RemoteBox:
         """A fresh box, or the one whose ``key`` it is; raises ``CreateError``."""
-        name, plan = box_name(spec), self._plan(spec)
+        name, token = box_name(spec), secrets.token_urlsafe(32)
+        agent = "" if self.transport == "websocket" else digest(token)
+        plan = self._plan(spec)._replace(digest=agent)
         job = self._api.submit(partial(self._pods.made, name, plan))
         try:
             made = await asyncio.shield(asyncio.wrap_future(job))
-            await self._pods.started(made, **self._patience)
-            stream, link = await self._linked(made, spec)
+            found = await self._pods.started(made, **self._patience)
+            channel, link = await self._linked(made, spec, found, token)
         except BaseException as error:
             await completed(self._undone(job, name, spec))
             if isinstance(error, ApiFault):
                 raise CreateError(error.stage, f"{name}: {error}") from error
             raise
-        stream.keep(partial(link.signal, PING), link.close)
         return RemoteBox(
             name,
             spec,
             link,
-            inquire=partial(self._inquire, made, stream),
-            # Without a key, the box has ended itself when its connection did.
-            remove=partial(self._pods.removed, name, made.uid, wait=bool(spec.key)),
+            inquire=partial(self._inquire, made, channel),
+            remove=partial(self._removed, made, channel, wait=bool(spec.key)),
         )
 
     async def list(self, labels: Mapping[str, str]) -> Sequence[Found]:
@@ -148,23 +161,37 @@ class Kubernetes:
             priority=self._priority,
         )
 
-    async def _linked(self, made: Made, spec: BoxSpec) -> tuple[Stream, Link]:
+    async def _linked(
+        self, made: Made, spec: BoxSpec, found: Mapping[str, Any], token: str
+    ) -> tuple[Stream | HttpChannel, Link]:
         # A box with a key waits for whoever adopts it; the others end with their connection.
         orphan_s = spec.ttl if made.ours and spec.key else 0.0
         config = self._config(made.name, spec, orphan_s)
-        stream: Stream | None = None
+        channel: Stream | HttpChannel | None = None
         try:
             async with asyncio.timeout(_LINK_S):
-                if made.ours:
-                    stream = await Stream.attached(self._api, made.name)
-                else:
-                    command = pods.command(spec.ttl)
-                    stream = await Stream.started(self._api, made.name, command)
-                return stream, await Link.opened(stream, config)
+                channel = await self._channel(made, spec, found, token)
+                link = await Link.opened(channel, config)
         except (LinkLost, TimeoutError) as lost:
-            text = stream.complaint or stream.status if stream else ""
+            text = channel.complaint or channel.status if isinstance(channel, Stream) else ""
             stage = "image" if "python3" in text else "start"
             raise CreateError(stage, f"{made.name}: {text or lost or 'no connection'}") from lost
+        if isinstance(channel, Stream):
+            channel.keep(partial(link.signal, PING), link.close)
+        return channel, link
+
+    async def _channel(
+        self, made: Made, spec: BoxSpec, found: Mapping[str, Any], token: str
+    ) -> Stream | HttpChannel:
+        if not made.ours:
+            # Its agent serves another driver: this one gets a supervisor of its own.
+            return await Stream.started(self._api, made.name, pods.command(spec.ttl))
+        if self.transport == "websocket":
+            return await Stream.attached(self._api, made.name)
+        self.transport, channel = await ways.opened(
+            self._api, found, self.transport, token, patience_s=_LINK_S / 2
+        )
+        return channel
 
     def _config(self, name: str, spec: BoxSpec, orphan_s: float) -> Config:
         config = configuration(spec, machine=self._machine, ttl=spec.ttl, orphan_s=orphan_s)
@@ -193,16 +220,33 @@ class Kubernetes:
         with suppress(TransportError):
             await self._pods.removed(name, uid, wait=False)
 
-    async def _inquire(self, made: Made, stream: Stream) -> Fate:
-        if stream.status and not made.ours:
-            return Fate(gone=True, text=f"its supervisor ended: {stream.status}")
+    async def _inquire(self, made: Made, channel: Stream | HttpChannel) -> Fate:
+        if isinstance(channel, Stream) and channel.status and not made.ours:
+            return Fate(gone=True, text=f"its supervisor ended: {channel.status}")
         return await self._pods.fate(made)
 
-    async def _probed(self) -> frozenset[str]:
+    async def _removed(self, made: Made, channel: Stream | HttpChannel, *, wait: bool) -> None:
+        # Without a key, the box ends when its connection does: then nobody needs to wait.
+        if isinstance(channel, HttpChannel):
+            await channel.left()
+        await self._pods.removed(made.name, made.uid, wait=wait)
+
+    async def _probed(self) -> tuple[frozenset[str], ways.Transport]:
         plan = self._plan(BoxSpec(limits=LIMITS, ttl=300.0))
-        key = (self._api.host, self._api.namespace, plan.image, plan.runtime, plan.machine)
+        asked = (plan.image, plan.runtime, plan.machine, self.transport)
+        key = (self._api.host, self._api.namespace, *asked)
         with _PROBING:
             if key not in _PROBED:
-                async with self.open(plan.spec) as box:
-                    _PROBED[key] = await probe(box, LIMITS) | {"image"}
+                try:
+                    held = await self._tried(plan.spec)
+                except ways.Unreachable:
+                    if self.transport != "auto":
+                        raise
+                    self.transport = "websocket"
+                    held = await self._tried(plan.spec)
+                _PROBED[key] = held, self.transport
             return _PROBED[key]
+
+    async def _tried(self, spec: BoxSpec) -> frozenset[str]:
+        async with self.open(spec) as box:
+            return await probe(box, LIMITS) | {"image"}

@@ -133,22 +133,24 @@ class Api:
         """Address and options for ``websockets.connect``."""
         address = self.host.replace("http", "ws", 1) + self.path(path) + "?" + urlencode(query)
         headers = {name: text for name, text in self.headers().items() if name != "Accept"}
-        options: dict[str, Any] = {"additional_headers": headers, "proxy": self._proxy}
+        options: dict[str, Any] = {"additional_headers": headers, "proxy": self.proxy}
         if address.startswith("wss"):
-            options["ssl"] = self._tls
+            options["ssl"] = self.tls
             if self._settings.tls_server_name:
                 options["server_hostname"] = self._settings.tls_server_name
         return address, options
 
     @cached_property
-    def _proxy(self) -> str | None:
+    def proxy(self) -> str | None:
+        """What to go through to the API server, if anything."""
         from kubernetes.client.rest import should_bypass_proxies
 
         direct = should_bypass_proxies(self.host, self._settings.no_proxy or "")
         return None if direct else self._settings.proxy
 
     @cached_property
-    def _tls(self) -> ssl.SSLContext:
+    def tls(self) -> ssl.SSLContext:
+        """Whom we trust to be the API server, and our certificate."""
         given = self._settings
         context = ssl.create_default_context(cafile=given.ssl_ca_cert or None)
         if given.cert_file:

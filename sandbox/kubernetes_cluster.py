@@ -11,8 +11,13 @@ from typing import Any
 
 from palestra.sandbox import kubernetes_reaper
 from palestra.sandbox.images import full_name
+from palestra.sandbox.kubernetes_injection import CPUS, MEMORY, PORT
+from palestra.sandbox.kubernetes_pod import BOX
 
 DRIVER_ACCOUNT, REAPER_ACCOUNT = "palestra-driver", "palestra-reaper"
+
+DRIVES = "palestra/drives"
+"""The label of Pods with a driver in them, and of their namespaces."""
 
 _LEVELS = ("enforce", "audit", "warn")
 _USER = 10001
@@ -33,8 +38,8 @@ def namespace(name: str) -> Manifest:
 
 
 def network_policy(name: str) -> Manifest:
-    """Nothing in, nothing out: boxes are reached through the API server and their node, which
-    policies do not concern, so there is no exception to make for the driver."""
+    """Nothing in, nothing out. Over the API server and their node boxes are reached all the same,
+    which policies do not concern on most clusters."""
     return _object(
         "networking.k8s.io/v1",
         "NetworkPolicy",
@@ -44,14 +49,36 @@ def network_policy(name: str) -> Manifest:
     )
 
 
+def agent_network(name: str) -> Manifest:
+    """Drivers may speak to the agents of boxes: Pods with the label ``DRIVES`` in namespaces with
+    that label, which only those who administrate the cluster can give."""
+    drivers = {
+        "namespaceSelector": {"matchLabels": {DRIVES: "1"}},
+        "podSelector": {"matchLabels": {DRIVES: "1"}},
+    }
+    ports = [{"protocol": "TCP", "port": PORT}]
+    return _object(
+        "networking.k8s.io/v1",
+        "NetworkPolicy",
+        "palestra-agents",
+        name,
+        spec={
+            "podSelector": {"matchLabels": {BOX: "1"}},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [drivers], "ports": ports}],
+        },
+    )
+
+
 def quota(name: str, *, boxes: int, cpus: float = 1.0, memory_gib: float = 2.0) -> Manifest:
-    """Room for so many boxes, each with ``cpus`` processors and ``memory_gib`` GiB; also a bound
-    for a driver that would make more than was planned."""
-    cpu, memory = f"{round(boxes * cpus * 1000)}m", f"{round(boxes * memory_gib * 1024)}Mi"
+    """Room for so many boxes, each with ``cpus`` processors and ``memory_gib`` GiB, and their
+    agents; also a bound for a driver that would make more than was planned."""
+    cpu = f"{round(boxes * (cpus + CPUS) * 1000)}m"
+    memory = f"{round(boxes * (memory_gib * 1024 + (MEMORY >> 20)))}Mi"
     hard = {"pods": str(boxes + 2), "services": "0", "persistentvolumeclaims": "0"}
     for side in ("requests", "limits"):
         hard |= {f"{side}.cpu": cpu, f"{side}.memory": memory}
-        hard[f"{side}.ephemeral-storage"] = f"{boxes * 256 + 64}Mi"
+        hard[f"{side}.ephemeral-storage"] = f"{boxes * (256 + 16) + 64}Mi"
     return _object("v1", "ResourceQuota", "palestra-boxes", name, spec={"hard": hard})
 
 
@@ -68,6 +95,8 @@ def access(name: str) -> list[Manifest]:
         _rule([""], ["pods"], ["create", "get", "list", "patch", "delete"]),
         # Clients open websockets with GET; newer API servers ask for "create" all the same.
         _rule([""], ["pods/attach", "pods/exec"], ["get", "create"]),
+        # GET, POST and DELETE to the agent of a box, where it is not reached directly.
+        _rule([""], ["pods/proxy"], ["get", "create", "delete"]),
         _rule([""], ["events"], ["list"]),
         _rule(*_LEASES, ["create", "get", "list", "patch", "delete"]),
     ]
@@ -154,7 +183,7 @@ def files(name: str, *, image: str, boxes: int) -> dict[str, list[Manifest]]:
     """The manifests of ``deploy/k8s`` by file name, in the order to apply them."""
     return {
         "namespace.yaml": [namespace(name)],
-        "network.yaml": [network_policy(name), reaper_network(name)],
+        "network.yaml": [network_policy(name), agent_network(name), reaper_network(name)],
         "limits.yaml": [quota(name, boxes=boxes), limit_range(name)],
         "rbac.yaml": access(name),
         "reaper.yaml": [reaper(name, image=image)],

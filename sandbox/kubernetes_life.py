@@ -87,8 +87,8 @@ class Pods:
         self._api.now("PATCH", f"pods/{name}", {"metadata": metadata})
         return Made(name, status.uid(found), ours=False)
 
-    async def started(self, made: Made, *, schedule_s: float, start_s: float) -> None:
-        """Wait until the supervisor runs: ``schedule_s`` seconds for a node and ``start_s`` more
+    async def started(self, made: Made, *, schedule_s: float, start_s: float) -> dict[str, Any]:
+        """The Pod once its supervisor runs: ``schedule_s`` seconds for a node and ``start_s`` more
         for the rest. Raises ``CreateError`` and ``ApiFault``."""
         began, turn, deadline = time.monotonic(), _TURN_S, schedule_s
         while True:
@@ -96,7 +96,7 @@ class Pods:
             if status.uid(found) != made.uid:
                 raise CreateError("start", f"{made.name} was removed while it started")
             if status.running(found):
-                return
+                return found
             if problem := status.obstacle(found):
                 if "deletionTimestamp" in found["metadata"]:
                     # By the garbage collector, if our Lease is gone: the next box needs another.

@@ -1,8 +1,9 @@
 """How the Pod of a box is to be: pure functions from a ``BoxSpec`` to what the API server is told.
 
 The Pod meets the Pod Security level "restricted" and leaves nothing to defaults of a cluster that
-could be weaker somewhere else. Its only process is the supervisor (``inbox``), reached over the
-API server: no port, no token, no volume of the cluster, no service account, no environment.
+could be weaker somewhere else. Its first process is the supervisor (``inbox``), reached over the
+API server or through an agent beside it (``kubernetes_injection``): no token, no volume of the
+cluster, no service account, no environment.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from palestra.sandbox.base import BoxSpec, Found
+from palestra.sandbox.kubernetes_injection import injected
 from palestra.sandbox.link import BOOT
 from palestra.sandbox.remote import FOLDER
 
@@ -36,7 +38,8 @@ class Plan(NamedTuple):
     """What a Pod is made of. ``image`` is its full name, ``cpus`` a number of processors
     and ``reserve`` the share of them that is kept for it alone, ``machine`` the architecture of the
     node; ``runtime`` (a RuntimeClass), ``account`` (a service account, whose token the box never
-    gets) and ``priority`` (a PriorityClass) may be empty."""
+    gets) and ``priority`` (a PriorityClass) may be empty. With ``digest``, that of its driver's
+    token, the box has an agent."""
 
     spec: BoxSpec
     image: str
@@ -47,6 +50,7 @@ class Plan(NamedTuple):
     runtime: str = ""
     account: str = ""
     priority: str = ""
+    digest: str = ""
 
 
 def command(seconds: float) -> list[str]:
@@ -89,7 +93,7 @@ def pod_spec(name: str, plan: Plan) -> dict[str, Any]:
         "serviceAccountName": plan.account,
         "priorityClassName": plan.priority,
     }
-    return {
+    spec = {
         "activeDeadlineSeconds": math.ceil(plan.spec.ttl) + _START_S,
         "automountServiceAccountToken": False,
         "containers": [container(plan)],
@@ -121,10 +125,11 @@ def pod_spec(name: str, plan: Plan) -> dict[str, Any]:
         ],
         **{key: value for key, value in optional.items() if value},
     }
+    return injected(spec, plan.digest) if plan.digest else spec
 
 
 def container(plan: Plan) -> dict[str, Any]:
-    """The only container. What it may use is reserved for it, so that no box lives off its
+    """The container of the box. What it may use is reserved for it, so that no box lives off its
     neighbours, but for processors where they are shared on purpose."""
     limits = {
         "cpu": f"{round(plan.cpus * 1000)}m",

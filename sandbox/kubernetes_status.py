@@ -7,9 +7,11 @@ from typing import Any
 
 from palestra.sandbox.base import CreateError
 from palestra.sandbox.inbox import ORPHANED
+from palestra.sandbox.kubernetes_pod import CONTAINER
 from palestra.sandbox.remote import Fate
 
-_NO_IMAGE = ("ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError")
+_NEVER_PULLED = "ErrImageNeverPull"
+_NO_IMAGE = (_NEVER_PULLED, "ImagePullBackOff", "InvalidImageName", "ImageInspectError")
 _NO_START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _OVERUSE = ("ephemeral", "emptydir", "exceeded its local")
 """Words of an eviction that the box brought upon itself; pressure on the node has others."""
@@ -32,8 +34,9 @@ def leaving(found: Mapping[str, Any]) -> bool:
 
 
 def running(found: Mapping[str, Any]) -> bool:
-    """Whether the supervisor has been started and has not ended."""
-    return "running" in _state(found) and not leaving(found)
+    """Whether the supervisor has been started and has not ended, and its agent, if it has one."""
+    states = _states(found, "containerStatuses")
+    return bool(states) and all("running" in one for one in states) and not leaving(found)
 
 
 def ended(found: Mapping[str, Any]) -> bool:
@@ -48,16 +51,20 @@ def scheduled(found: Mapping[str, Any]) -> bool:
 
 def obstacle(found: Mapping[str, Any]) -> CreateError | None:
     """What keeps a Pod from ever starting; None while it may still."""
-    waiting = _state(found).get("waiting", {})
-    reason, text = waiting.get("reason", ""), waiting.get("message", "")
-    if reason in _NO_IMAGE:
-        hint = "" if reason != "ErrImageNeverPull" else "; load it, or set sandbox.pull to missing"
-        stage = "queue" if "toomanyrequests" in text.lower() else "image"
-        return CreateError(stage, f"{name(found)}: {reason}: {text}{hint}")
-    if reason in _NO_START:
-        return CreateError(_missing(text) or "start", f"{name(found)}: {reason}: {text}")
+    states = _states(found, "initContainerStatuses", "containerStatuses")
+    for waiting in [one["waiting"] for one in states if "waiting" in one]:
+        reason, text = waiting.get("reason", ""), waiting.get("message", "")
+        if reason in _NO_IMAGE:
+            hint = "; load it, or set sandbox.pull to missing" if reason == _NEVER_PULLED else ""
+            stage = "queue" if "toomanyrequests" in text.lower() else "image"
+            return CreateError(stage, f"{name(found)}: {reason}: {text}{hint}")
+        if reason in _NO_START:
+            return CreateError(_missing(text) or "start", f"{name(found)}: {reason}: {text}")
     if leaving(found):
-        ended = _state(found).get("terminated", {})
+        ends = [one["terminated"] for one in states if "terminated" in one]
+        ended: Mapping[str, Any] = next(
+            (one for one in ends if one.get("reason") != "Completed"), {}
+        )
         text = ended.get("message", "") or found["status"].get("message", "")
         reason = ended.get("reason", "") or found["status"].get("reason", "") or "it was removed"
         return CreateError(_missing(text) or "start", f"{name(found)}: {reason}: {text}")
@@ -74,7 +81,8 @@ def late(
         conditions = found["status"].get("conditions", ())
         why = [one.get("message", "") for one in conditions if one["type"] == "PodScheduled"]
         return CreateError("schedule", f"{text}; {' '.join(why)}")
-    pulling = _state(found).get("waiting", {}).get("reason", "") == "ErrImagePull"
+    states = _states(found, "initContainerStatuses", "containerStatuses")
+    pulling = any(one.get("waiting", {}).get("reason") == "ErrImagePull" for one in states)
     pulling = pulling or any(event["reason"] == "Pulling" for event in events[-1:])
     return CreateError("image" if pulling else "start", text)
 
@@ -103,8 +111,13 @@ def fate(found: Mapping[str, Any] | None, ident: str) -> Fate | None:
 
 
 def _state(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of the container of the box."""
     statuses = found["status"].get("containerStatuses", ())
-    return dict(statuses[0].get("state", {})) if statuses else {}
+    return next((dict(one.get("state", {})) for one in statuses if one["name"] == CONTAINER), {})
+
+
+def _states(found: Mapping[str, Any], *kinds: str) -> list[Mapping[str, Any]]:
+    return [one.get("state", {}) for kind in kinds for one in found["status"].get(kind, ())]
 
 
 def _missing(text: str) -> str:

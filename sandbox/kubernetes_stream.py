@@ -40,20 +40,22 @@ class Stream:
         self.status = ""
 
     @classmethod
-    async def attached(cls, api: Api, name: str) -> Stream:
-        """To the first process of the Pod ``name``; raises ``ApiFault``."""
-        return await cls._opened(api, f"pods/{name}/attach", ())
+    async def attached(cls, api: Api, name: str, *, container: str = CONTAINER) -> Stream:
+        """To the first process of a container of the Pod ``name``; raises ``ApiFault``."""
+        return await cls._opened(api, f"pods/{name}/attach", container, ())
 
     @classmethod
-    async def started(cls, api: Api, name: str, command: Sequence[str]) -> Stream:
-        """To a further process in the Pod ``name``; raises ``ApiFault``."""
-        return await cls._opened(api, f"pods/{name}/exec", command)
+    async def started(
+        cls, api: Api, name: str, command: Sequence[str], *, container: str = CONTAINER
+    ) -> Stream:
+        """To a further process in a container of the Pod ``name``; raises ``ApiFault``."""
+        return await cls._opened(api, f"pods/{name}/exec", container, command)
 
     @classmethod
-    async def _opened(cls, api: Api, path: str, command: Sequence[str]) -> Stream:
+    async def _opened(cls, api: Api, path: str, container: str, command: Sequence[str]) -> Stream:
         import websockets
 
-        query = [("container", CONTAINER), *(("command", word) for word in command)]
+        query = [("container", container), *(("command", word) for word in command)]
         query += [("stdin", "true"), ("stdout", "true"), ("stderr", "true"), ("tty", "false")]
         address, options = await api.run(partial(api.websocket, path, query))
         try:

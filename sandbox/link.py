@@ -28,6 +28,15 @@ for number in (signal.SIGALRM, signal.SIGTERM):
 signal.alarm(int(sys.argv[1]))
 if sys.version_info < (3, 9):
     raise SystemExit("python3 is older than 3.9")
+def plug(path):
+    import socket, time
+    with socket.socket(socket.AF_UNIX) as way:
+        while way.connect_ex(path):
+            time.sleep(0.01)
+        os.dup2(way.fileno(), 0)
+        os.dup2(way.fileno(), 1)
+if sys.argv[2:]:
+    plug(sys.argv[2])
 def take(size):
     data = b""
     while len(data) < size:
@@ -45,7 +54,8 @@ def load(modules):
 load(modules[:2])
 sys.modules["palestra.sandbox.inbox"].main(config, lambda: load(modules[2:]))
 """
-"""Run by ``python3 -I -S -X utf8 -c BOOT SECONDS``: waits for its code for that long."""
+"""Run by ``python3 -I -S -X utf8 -c BOOT SECONDS [SOCKET]``: waits for its code for that long, and
+speaks over a Unix socket, or else over standard input and output."""
 
 _MODULES = ["sandbox.inbox_processes", "sandbox.inbox", "rl.errors", "sandbox.capture"]
 _MODULES += ["sandbox.files", "sandbox.inbox_command", "sandbox.inbox_work"]

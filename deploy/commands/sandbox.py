@@ -88,6 +88,7 @@ def _record(found: Probed) -> dict[str, object]:
         "problem": found.problem,
         "warm": not found.problem and not found.cold,
         "cold_because": found.cold,
+        "way": found.way,
     }
 
 
@@ -105,6 +106,8 @@ def _lines(found: Sequence[Probed]) -> Iterator[str]:
             yield f"{one.name} grades in a fresh box each time: {one_line(one.cold)}"
         else:
             yield f"{one.name} keeps boxes warm for grading"
+        if one.way:
+            yield f"{one.name} reaches its boxes {one.way}"
 
 
 def _timed(timed: Mapping[str, Mapping[str, object]], problems: Mapping[str, str]) -> Iterator[str]:

@@ -32,6 +32,8 @@ from palestra.sandbox.base import BoxSpec, CreateError, TransportError, reap
 from palestra.sandbox.checks import make_grader
 from palestra.sandbox.kubernetes import Kubernetes
 from palestra.sandbox.kubernetes_api import Api, ApiFault
+from palestra.sandbox.kubernetes_injection import AGENT
+from palestra.sandbox.kubernetes_stream import Stream
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.remote import RemoteBox
 
@@ -66,10 +68,16 @@ def place(admin: Api) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def backend(place: str, admin: Api, tmp_path_factory: pytest.TempPathFactory) -> Kubernetes:
-    """Boxes made by the driver's own account, which shows that its rights suffice."""
+def driver(place: str, admin: Api, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Options for boxes made by the driver's own account, which shows that its rights suffice."""
     file = _kubeconfig(admin, place, cluster.DRIVER_ACCOUNT, tmp_path_factory.mktemp("config"))
-    return Kubernetes(image=IMAGE, kubeconfig=str(file), namespace=place, reserve=0.02)
+    return {"image": IMAGE, "kubeconfig": str(file), "namespace": place, "reserve": 0.02}
+
+
+@pytest.fixture(scope="module", params=["direct", "websocket"])
+def backend(driver: Mapping[str, Any], request: pytest.FixtureRequest) -> Kubernetes:
+    """Boxes over each way that has code of its own at both ends."""
+    return Kubernetes(**driver, transport=request.param)
 
 
 @pytest.fixture
@@ -97,10 +105,11 @@ def test_the_api_server_takes_every_manifest_as_it_is(api: Api, place: str, file
 
 
 def test_the_api_server_takes_the_box_as_it_is(api: Api) -> None:
-    plan = pods.Plan(BoxSpec(labels={"task": "a/b"}), "python", priority="")
-    manifest = pods.pod("palestra-dry", plan, owners=[], now=0.0)
-    answer = api.now("POST", "pods", manifest, query={"dryRun": "All"})
-    assert list(_lost(manifest, answer)) == []
+    for digest in ("", "0" * 64):
+        plan = pods.Plan(BoxSpec(labels={"task": "a/b"}), "python", digest=digest)
+        manifest = pods.pod("palestra-dry", plan, owners=[], now=0.0)
+        answer = api.now("POST", "pods", manifest, query={"dryRun": "All"})
+        assert list(_lost(manifest, answer)) == []
 
 
 async def test_the_workload_cannot_forge_kill_stop_or_read_its_supervisor(
@@ -207,7 +216,9 @@ async def test_no_right_to_make_boxes(
     backend: Kubernetes, place: str, admin: Api, tmp_path: Path
 ) -> None:
     file = _kubeconfig(admin, place, cluster.REAPER_ACCOUNT, tmp_path)
-    reader = Kubernetes(image=IMAGE, kubeconfig=str(file), namespace=place)
+    # What holds here is known from the other account, which made a box to find out.
+    asked = {"namespace": place, "transport": backend.transport}
+    reader = Kubernetes(image=IMAGE, kubeconfig=str(file), **asked)
     await _refused(reader, BoxSpec(), "permission")
 
 
@@ -215,6 +226,13 @@ def test_no_cluster(tmp_path: Path) -> None:
     with pytest.raises(CreateError) as error:
         Kubernetes(image=IMAGE, kubeconfig=str(tmp_path / "none"))
     assert error.value.stage == "start" and "KUBECONFIG" in str(error.value)
+
+
+async def test_the_drivers_account_gets_through_the_api_server_too(
+    driver: Mapping[str, Any],
+) -> None:
+    async with Kubernetes(**driver, transport="proxy").open(BoxSpec(limits=SMALL)) as box:
+        assert (await box.exec(["echo", "here"])).stdout == b"here\n"
 
 
 async def test_memory_that_is_used_up_as_a_whole_is_told(backend: Kubernetes) -> None:
@@ -240,7 +258,13 @@ async def test_a_connection_that_is_cut_is_no_fault_of_the_agents(
     box = await backend.create(BoxSpec(limits=SMALL))
     running = asyncio.create_task(box.exec("touch started; sleep 300", timeout=300))
     await until_async(lambda: _has(box, "started"))
-    box._link._channel._connection.transport.abort()  # type: ignore[attr-defined]
+    channel = box._link._channel
+    if isinstance(channel, Stream):
+        channel._connection.transport.abort()
+    else:
+        # Its agent, by someone who may: in its container, of which it is the first process.
+        cut = ["python3", "-c", "import os; os.kill(1, 15)"]
+        await Stream.started(api, box.name, cut, container=AGENT)
     with pytest.raises(TransportError):
         await running
     assert not await box.alive()
@@ -294,7 +318,7 @@ def test_the_reaper_removes_stale_leases_and_no_others(
 
 async def test_a_box_that_is_adopted_has_two_owners(backend: Kubernetes, place: str) -> None:
     key = f"k-{secrets.token_hex(4)}"
-    second = Kubernetes(image=IMAGE, namespace=place)
+    second = Kubernetes(image=IMAGE, namespace=place, transport=backend.transport)
     async with _kept(backend, key=key) as box:
         other = await second.create(BoxSpec(limits=SMALL, key=key))
         found = await second._pods.found(box.name)

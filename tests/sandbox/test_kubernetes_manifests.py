@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import secrets
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from palestra.sandbox import kubernetes_claims as claims
 from palestra.sandbox import kubernetes_cluster as cluster
+from palestra.sandbox import kubernetes_injection as injection
 from palestra.sandbox import kubernetes_lease as leases
 from palestra.sandbox import kubernetes_pod as pods
 from palestra.sandbox import kubernetes_reaper as reaper
@@ -80,6 +82,37 @@ def test_a_box_meets_the_restricted_level_and_leaves_nothing_open() -> None:
     assert container["resources"]["requests"] == container["resources"]["limits"]
     assert set(container["resources"]["limits"]) == {"cpu", "memory", "ephemeral-storage"}
     assert container["stdin"] is container["stdinOnce"] is True
+
+
+def test_a_box_with_an_agent_meets_it_too_and_shares_only_what_it_cannot_write_to() -> None:
+    spec = box(digest="0" * 64, reserve=0.5)["spec"]
+    assert list(breaches(spec)) == [] and spec["shareProcessNamespace"] is False
+    [init], [agent, alone] = spec["initContainers"], spec["containers"]
+    users = {one["name"]: one["securityContext"].get("runAsUser") for one in [init, agent, alone]}
+    user = pods.user("palestra-1")
+    assert users == {"inject": user // 2, "agent": user // 2, pods.CONTAINER: None}
+    assert spec["securityContext"]["runAsUser"] == user and user // 2 < 1_000_000_000
+    mounts = {
+        one["name"]: {mount["name"]: mount.get("readOnly", False) for mount in one["volumeMounts"]}
+        for one in [init, agent, alone]
+    }
+    link, code = "palestra-link", "palestra-code"
+    assert mounts["inject"] == {code: False}
+    assert mounts["agent"] == {code: True, link: False}
+    assert mounts[pods.CONTAINER] == {"work": False, "tmp": False, "shm": False, link: True}
+    assert all(one["stdin"] is False and one["args"] == [] for one in [agent, alone])
+    assert (agent["resources"]["requests"]["cpu"], agent["resources"]["limits"]["cpu"]) == (
+        *("250m", "500m"),
+    )
+    assert agent["resources"]["limits"]["memory"] == agent["resources"]["requests"]["memory"]
+
+
+def test_an_agent_is_told_the_digest_of_a_token_and_never_the_token() -> None:
+    token = secrets.token_urlsafe(32)
+    found = box(digest=injection.digest(token))
+    [agent, _] = found["spec"]["containers"]
+    assert agent["command"][-1] == injection.digest(token) != injection.digest(token + "=")
+    assert token not in json.dumps(found)
 
 
 def test_every_other_pod_of_ours_meets_it_too() -> None:
@@ -161,13 +194,17 @@ def test_boxes_that_differ_do_not_stand_for_each_other() -> None:
 
 def answer(state: Mapping[str, Any] | None = None, **rest: Any) -> dict[str, Any]:
     """A Pod as the API server shows it."""
-    statuses = [{"state": state}] if state is not None else []
+    statuses = [{"name": pods.CONTAINER, "state": state}] if state is not None else []
     metadata = {"name": "palestra-1", "uid": "u", **rest.pop("metadata", {})}
     return {
         "metadata": metadata,
         "spec": rest.pop("spec", {"nodeName": "n"}),
         "status": {"phase": "Pending", "containerStatuses": statuses, **rest},
     }
+
+
+NEVER = {"reason": "ErrImageNeverPull", "message": "not present"}
+STARTED_NOT = {"reason": "StartError", "message": 'exec: "python3": executable file not found'}
 
 
 def waiting(reason: str, message: str = "") -> dict[str, Any]:
@@ -194,6 +231,18 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
         (waiting("ContainerCreating"), None),
         (waiting("ErrImagePull", "a first try may be followed by a better one"), None),
         (answer(spec={}), None),
+        (
+            answer(initContainerStatuses=[{"name": "inject", "state": {"waiting": NEVER}}]),
+            "image",
+        ),
+        (
+            answer(
+                {"waiting": {"reason": "PodInitializing"}},
+                initContainerStatuses=[{"name": "inject", "state": {"terminated": STARTED_NOT}}],
+                phase="Failed",
+            ),
+            "image",
+        ),
     ],
 )
 def test_what_keeps_a_box_from_starting(found: dict[str, Any], stage: str | None) -> None:
@@ -233,6 +282,25 @@ def test_whose_doing_an_end_was(
     assert fate is not None
     told = [word in (True, "T") for word in (gone, by_us, oom)]
     assert [fate.gone, fate.by_us, fate.oom] == told
+
+
+def test_a_box_runs_once_its_agent_does() -> None:
+    box, agent = ({"name": name, "state": {"running": {}}} for name in (pods.CONTAINER, "agent"))
+    late = {"name": "agent", "state": {"waiting": {"reason": "PodInitializing"}}}
+    assert status.running(answer(phase="Running", containerStatuses=[agent, box]))
+    assert not status.running(answer(phase="Running", containerStatuses=[late, box]))
+    assert not status.running(answer(phase="Pending"))
+
+
+def test_the_end_of_a_box_is_not_that_of_its_agent() -> None:
+    agent = {"name": "agent", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}
+    box = {
+        "name": pods.CONTAINER,
+        "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+    }
+    assert status.fate(answer(containerStatuses=[agent, box]), "u").oom  # type: ignore[union-attr]
+    running = {"name": pods.CONTAINER, "state": {"running": {}}}
+    assert status.fate(answer(containerStatuses=[agent, running], phase="Running"), "u") is None
 
 
 def test_a_running_box_has_no_fate() -> None:
@@ -300,6 +368,18 @@ def test_policies_let_nothing_through() -> None:
     policy = cluster.network_policy("n")["spec"]
     assert (policy["podSelector"], policy["ingress"], policy["egress"]) == ({}, [], [])
     assert policy["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_only_drivers_are_let_in_and_only_to_agents() -> None:
+    policy = cluster.agent_network("n")["spec"]
+    assert policy["podSelector"] == {"matchLabels": {pods.BOX: "1"}}
+    [rule] = policy["ingress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": injection.PORT}]
+    # Both in one entry: in two, either of them would be enough.
+    [drivers] = rule["from"]
+    assert set(drivers) == {"namespaceSelector", "podSelector"}
+    assert all(one == {"matchLabels": {cluster.DRIVES: "1"}} for one in drivers.values())
+    assert "egress" not in policy and policy["policyTypes"] == ["Ingress"]
 
 
 def test_the_manifests_of_the_folder_are_up_to_date() -> None:

@@ -30,9 +30,11 @@ PATIENCE_S = 30.0
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """How a backend is started here. ``needs`` is a variable that says where it is; without one it
-    belongs to the machine, and CI must have it."""
+    belongs to the machine, and CI must have it. ``backend`` is its name where the kind has
+    another."""
 
     needs: str = ""
+    backend: str = ""
     options: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -42,15 +44,22 @@ KINDS = {
     "bubblewrap": Kind(),
     "landlock": Kind(),
     "docker": Kind(needs="DOCKER_HOST", options={"image": IMAGE}),
-    # Twenty boxes fit on a node of two processors.
-    "kubernetes": Kind(needs="KUBECONFIG", options={"image": IMAGE, "reserve": 0.02}),
+    **{
+        f"kubernetes-{transport}": Kind(
+            needs="KUBECONFIG",
+            backend="kubernetes",
+            # Twenty boxes fit on a node of two processors.
+            options={"image": IMAGE, "reserve": 0.02, "transport": transport},
+        )
+        for transport in ("direct", "websocket")
+    },
 }
 
 
 def absence(name: str) -> str:
     """Why there cannot be a backend of this name here; empty if it must work."""
     needs = KINDS[name].needs
-    if name not in BACKENDS:
+    if (KINDS[name].backend or name) not in BACKENDS:
         return f"there is no backend {name} in this version"
     return f"{needs} is not set" if needs and not os.environ.get(needs) else ""
 
@@ -99,8 +108,14 @@ async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 @pytest.fixture(scope="session")
 def kind(request: pytest.FixtureRequest) -> str:
-    """The name of a backend."""
+    """One of ``KINDS``."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def named(kind: str) -> str:
+    """The name of the backend."""
+    return KINDS[kind].backend or kind
 
 
 @pytest.fixture(scope="session")
@@ -116,15 +131,21 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def backend(kind: str, options: Mapping[str, str], root: Path) -> Backend:
+def backend(kind: str, named: str, options: Mapping[str, str], root: Path) -> Backend:
     """The backend; skips where it does not work, but in CI all that are present must."""
     local = not KINDS[kind].needs
     try:
-        return make(kind, **options, **({"root": root} if local else {}))
+        return make(named, **options, **({"root": root} if local else {}))
     except SandboxError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(f"{kind}: {error}")
         pytest.skip(f"{kind}: {error}")
+
+
+@pytest.fixture
+def any_name(any_kind: str) -> str:
+    """The name of the backend of ``any_kind``."""
+    return KINDS[any_kind].backend or any_kind
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from palestra.sandbox.auto import BACKENDS, GRADING
 from palestra.sandbox.base import GUARANTEES, Backend, Box, BoxSpec
 
 
-def test_every_backend_is_accounted_for(any_kind: str, absent: str) -> None:
+def test_every_backend_is_accounted_for(any_name: str, absent: str) -> None:
     if absent:
         pytest.skip(absent)
-    assert any_kind in BACKENDS
+    assert any_name in BACKENDS
 
 
 def test_what_is_promised_is_defined_and_enough_for_grading(backend: Backend) -> None:

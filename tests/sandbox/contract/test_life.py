@@ -192,7 +192,7 @@ async def test_reaping_spares_the_boxes_of_the_living(
 
 async def test_a_killed_driver_leaves_nothing_that_is_not_reaped(
     *,
-    kind: str,
+    named: str,
     options: Mapping[str, str],
     root: Path,
     backend: Backend,
@@ -202,7 +202,7 @@ async def test_a_killed_driver_leaves_nothing_that_is_not_reaped(
     until: Until,
     survivors: Survivors,
 ) -> None:
-    given = json.dumps([kind, dict(options), labels, marker])
+    given = json.dumps([named, dict(options), labels, marker])
     async with backend.open(spec()) as ours:
         driver = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", DRIVER, given),
