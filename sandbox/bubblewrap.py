@@ -99,7 +99,7 @@ class Bubblewrap(LocalBackend):
                 fds.append(file_with(filter))
                 words += ["--seccomp", str(fds[-1])]
             # Not on the command line, which is seen in the box and by other users of the machine.
-            fds.append(file_with(b"".join(os.fsencode(word) + b"\0" for word in words)))
+            fds.append(file_with(os.fsencode("\0".join(words) + "\0")))
             argv = [self._program, "--args", str(fds[-1]), "--", *_becoming(user), *argv]
             # The root as working folder: PWD of the outer shell can be read in /proc/1/environ.
             return Command(argv=argv, cwd=Path("/"), fds=(status, *fds), owned=tuple(fds))

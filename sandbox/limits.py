@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -33,33 +34,34 @@ class Cgroup:
     """
 
     def __init__(self, name: str, limits: Limits) -> None:
-        self._folders = _groups(name)
+        self._groups = [(parent / name, files) for parent, files in _parents().items()]
         values = {
             "memory.limit_in_bytes": limits.memory,
             "memory.max": limits.memory,
             "memory.swap.max": 0,
             "pids.max": limits.pids,
         }
-        for folder in self._folders:
-            try:
+        for folder, files in self._groups:
+            with suppress(FileExistsError):
                 folder.mkdir()
-            except FileExistsError:
-                continue
-            for key, value in values.items():
-                if (folder / key).exists():
-                    (folder / key).write_text(str(value))
+                for key in values.keys() & files:
+                    (folder / key).write_text(str(values[key]))
 
     @property
     def entries(self) -> list[str]:
-        """Files into which a process writes 0 to join."""
-        return [str(_entry(folder)) for folder in self._folders]
+        """Files into which a process of one thread writes 0 to join."""
+        # Version 1 can move a single thread, which waits for nobody; to move a process the kernel
+        # halts every fork and exit of the machine first, for 5 ms or more.
+        names = ("tasks" if "tasks" in files else "cgroup.procs" for _, files in self._groups)
+        return [str(folder / name) for (folder, _), name in zip(self._groups, names, strict=True)]
 
     @property
     def oom_kills(self) -> int:
         """Processes that were killed because the box had used up its memory."""
         # memory.events is version 2, memory.oom_control version 1; both have a line "oom_kill N".
-        names = ("memory.events", "memory.oom_control")
-        return sum(_counted(folder / name) for folder in self._folders for name in names)
+        counters = {"memory.events", "memory.oom_control"}
+        found = [folder / name for folder, files in self._groups for name in counters & files]
+        return sum(_counted(file) for file in found)
 
 
 def groups_gone(name: str) -> bool:
@@ -95,13 +97,6 @@ def _groups(name: str) -> list[Path]:
     return [parent / name for parent in _parents()]
 
 
-def _entry(folder: Path) -> Path:
-    # Version 1 can move a single thread, which waits for nobody; to move a process the kernel
-    # halts every fork and exit of the machine first, for 5 ms or more. Shells have one thread.
-    thread = folder / "tasks"
-    return thread if thread.exists() else folder / "cgroup.procs"
-
-
 def _counted(file: Path) -> int:
     try:
         lines = file.read_text().splitlines()
@@ -133,19 +128,22 @@ def _controllers(parent: Path) -> set[str]:
 
 
 @cache
-def _parents() -> tuple[Path, ...]:
-    """Where groups can be made: below the group that we run in, else below the root."""
-    found: list[Path] = []
+def _parents() -> Mapping[Path, frozenset[str]]:
+    """Where groups can be made, below the group that we run in or else below the root, and the
+    files that such a group has."""
+    found: dict[Path, frozenset[str]] = {}
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return ()
+        return found
     for line in lines:
         _, controllers, path = line.split(":", 2)
         for mount in _mounts(controllers):
-            spots = [spot for spot in (mount / path.lstrip("/"), mount) if _usable(spot)]
-            found += spots[:1]
-    return tuple(found)
+            for spot in (mount / path.lstrip("/"), mount):
+                if files := _tried(spot):
+                    found[spot] = files
+                    break
+    return found
 
 
 def _mounts(controllers: str) -> list[Path]:
@@ -154,14 +152,17 @@ def _mounts(controllers: str) -> list[Path]:
     return [_MOUNT / name for name in controllers.split(",") if name in ("memory", "pids")]
 
 
-def _usable(folder: Path) -> bool:
-    """Try it: containers often show a writable mode on a read-only mount."""
-    probe = folder / "palestra-0-probe"
+def _tried(parent: Path) -> frozenset[str]:
+    """The files of a group below ``parent``; none where it cannot hold a box to a limit.
+
+    It is tried: containers often show a writable mode on a read-only mount.
+    """
+    probe = parent / f"palestra-probe-{os.getpid()}"
     try:
         with suppress(FileExistsError):
             probe.mkdir()
-        usable = any((probe / name).exists() for name in ("memory.limit_in_bytes", "pids.max"))
+        files = frozenset(entry.name for entry in probe.iterdir())
         probe.rmdir()
     except OSError:
-        return False
-    return usable
+        return frozenset()
+    return files if files & {"memory.limit_in_bytes", "pids.max"} else frozenset()

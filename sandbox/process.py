@@ -143,7 +143,7 @@ async def _supervise(
     running = {} if running is None else running
     running[child.pid] = exited
     watch = os.pidfd_open(child.pid)
-    loop.add_reader(watch, _mark, exited)
+    loop.add_reader(watch, _exited, loop, watch, exited)
     ends: list[_Reader | _Writer] = [writer, *readers]
     for end in ends:
         end.attach(loop)
@@ -177,6 +177,12 @@ async def _end(pid: int, exited: asyncio.Future[None], stop: Callable[[int], Non
     if not done:
         kill_group(pid)
         await asyncio.wait([exited], timeout=_KILL_S)
+
+
+def _exited(loop: asyncio.AbstractEventLoop, watch: int, event: asyncio.Future[None]) -> None:
+    # It stays readable: without this the loop would spin until the pipes are at their end.
+    loop.remove_reader(watch)
+    _mark(event)
 
 
 def _mark(event: asyncio.Future[None]) -> None:

@@ -163,22 +163,25 @@ class NoGroups:
 def test_both_versions_of_cgroups_count_what_they_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str
 ) -> None:
-    monkeypatch.setattr(limits, "_parents", lambda: (tmp_path,))
+    monkeypatch.setattr(limits, "_parents", lambda: {tmp_path: frozenset({file})})
     group = limits.Cgroup("palestra-a", Limits())
     assert group.oom_kills == 0
     (tmp_path / "palestra-a" / file).write_text(text)
     assert group.oom_kills == 3
 
 
+@pytest.mark.parametrize(
+    ("files", "entry"),
+    [({"tasks", "cgroup.procs", "pids.max"}, "tasks"), ({"cgroup.procs"}, "cgroup.procs")],
+)
 def test_processes_join_groups_by_the_way_that_halts_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: set[str], entry: str
 ) -> None:
-    monkeypatch.setattr(limits, "_parents", lambda: (tmp_path,))
-    group = limits.Cgroup("palestra-a", Limits())
-    folder = tmp_path / "palestra-a"
-    assert group.entries == [str(folder / "cgroup.procs")]
-    (folder / "tasks").touch()  # version 1 has both
-    assert group.entries == [str(folder / "tasks")]
+    monkeypatch.setattr(limits, "_parents", lambda: {tmp_path: frozenset(files)})
+    group = limits.Cgroup("palestra-a", Limits(pids=7))
+    assert group.entries == [str(tmp_path / "palestra-a" / entry)]
+    written = {file.name: file.read_text() for file in (tmp_path / "palestra-a").iterdir()}
+    assert written == ({"pids.max": "7"} if "pids.max" in files else {})
 
 
 def test_every_process_of_a_box_is_in_its_groups(provider: LocalBackend) -> None:
