@@ -207,6 +207,9 @@ def killed(name: str, args: argparse.Namespace) -> Figures:
         while (now := left.count())["processes"] and time.perf_counter() - began < GONE_S:
             time.sleep(0.02)
         took = time.perf_counter() - began
+        while any(now.values()) and time.perf_counter() - began < GONE_S:
+            time.sleep(0.2)
+            now = left.count()
         backend = backend_of(name, root, args.image)
         now["boxes"], reaped = asyncio.run(removed(backend, labels, left))
     text = f"{name}: killed driver of {count} boxes"
@@ -216,7 +219,7 @@ def killed(name: str, args: argparse.Namespace) -> Figures:
         f"{text}: until none was alive": figure(took, "s"),
     }
     for kind in reaped:
-        figures[f"{text}: {kind} to reap"] = figure(now[kind], kind)
+        figures[f"{text}: {kind} to reap 30 s later"] = figure(now[kind], kind)
         figures[f"{text}: {kind} after reaping"] = none(reaped[kind], kind)
     return figures
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -31,6 +32,10 @@ from palestra.sandbox.process import (
 
 PYTHON = Path(sys.base_prefix)
 SEARCH_PATH = f"{PYTHON}/bin:/usr/local/bin:/usr/bin:/bin"
+
+# A busy kernel counts processes of a PID namespace for seconds after they have ended.
+_ROOM_S, _TURN_S = 5.0, 0.05
+_NO_ROOM = os.strerror(errno.EAGAIN).encode()
 
 # Limits that a process hands on to its children; 0 written to a cgroup file moves the writer.
 _PROLOGUE = (
@@ -101,16 +106,20 @@ class LocalBox:
             fds = (*command.fds, *((report_fd,) if report else ()))
             return replace(command, fds=fds, argv=[*self._prologue(), *command.argv])
 
-        oom_kills = self._cgroup.oom_kills
-        ended = await run_process(
-            make,
-            stdin=stdin,
-            timeout=min(timeout, self._record.expires - time.time()),
-            max_output=max_output,
-            stop=self._launch.stop,
-            running=self._running,
-        )
-        return self._judged(ended, oom=self._cgroup.oom_kills > oom_kills)
+        patience = time.monotonic() + _ROOM_S
+        while True:
+            oom_kills = self._cgroup.oom_kills
+            ended = await run_process(
+                make,
+                stdin=stdin,
+                timeout=min(timeout, self._record.expires - time.time()),
+                max_output=max_output,
+                stop=self._launch.stop,
+                running=self._running,
+            )
+            if time.monotonic() > patience or not self._crowded(ended):
+                return self._judged(ended, oom=self._cgroup.oom_kills > oom_kills)
+            await asyncio.sleep(_TURN_S)
 
     def start(self, command: Command, stdin: int, stderr: int) -> subprocess.Popen[bytes]:
         """Start a process within the limits of the box, which the caller ends; or ``OSError``."""
@@ -191,6 +200,10 @@ class LocalBox:
         await end_all(self._running, self._launch.stop)
         if not destroyed_at_once(self._root, self.name):
             await asyncio.to_thread(destroy, self._root, self.name)
+
+    def _crowded(self, ended: Ended) -> bool:
+        """Whether a command never started because the box had no process left for it."""
+        return self._launch.told(ended) is None and _NO_ROOM in ended.result.stderr
 
     def _judged(self, ended: Ended, *, oom: bool) -> ExecResult:
         """What the command did, after what became of the box."""

@@ -115,6 +115,24 @@ def test_a_full_disk_is_told_before_a_box_is_made(provider: LocalBackend, tmp_pa
     assert error.value.stage == "quota" and list(tmp_path.iterdir()) == []
 
 
+def test_a_command_waits_for_room_among_the_processes_of_its_box(provider: LocalBackend) -> None:
+    """Short commands end faster than a busy kernel stops counting them."""
+    if "pids" not in provider.guarantees:
+        return
+    full = "for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do sleep 1 & done; touch full; wait"
+
+    async def run() -> ExecResult:
+        async with provider.open(BoxSpec(limits=Limits(pids=18))) as box:
+            running = asyncio.create_task(box.exec(full, timeout=60))
+            while "full" not in await box.get():
+                pass
+            ended = await box.exec(["echo", "here"], timeout=60)
+            await running
+        return ended
+
+    assert asyncio.run(run()).stdout == b"here\n"
+
+
 def test_a_place_where_no_box_can_be_made_is_told(
     provider: LocalBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
