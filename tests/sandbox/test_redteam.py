@@ -1,4 +1,8 @@
-"""Attacks on the grade: each must score exactly what doing nothing scores."""
+"""Attacks on the grade: each must score exactly what doing nothing scores.
+
+Containers take long: on Docker all attacks meet checks of every kind and one format, in Pods a
+choice of them is tried. With ``PALESTRA_RED_TEAM=full`` everything runs everywhere.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +45,11 @@ from palestra.sandbox.warm import problem_of, warm
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = {name: attack for name, attack in ATTACKS.items() if name not in RESOURCES}
 CHECK_S = 0.5
+AT_ONCE = 4
+FULL = os.environ.get("PALESTRA_RED_TEAM") == "full"
+POD_ATTACKS = ("forges-the-report", "steals-descriptors", "writes-memory-of-others", "kills-all")
+POD_ATTACKS += ("stops-parent", "kills-its-box", "daemon-in-its-box", "network")
+"""Those that one user for commands and what watches them could make a difference for."""
 
 TESTS = """
 import unittest
@@ -101,11 +110,9 @@ def task_of(*checks: Check) -> Task:
     )
 
 
-def red_team(
-    attacks: Mapping[str, Attack], provider: SandboxProvider, env: str = "", at_once: int = 1
-) -> RedTeam:
+def red_team(attacks: Mapping[str, Attack], provider: SandboxProvider, env: str = "") -> RedTeam:
     made = make(env or Complete.name, run_checks)
-    return RedTeam(attacks=attacks, env=made, provider=provider, at_once=at_once)
+    return RedTeam(attacks=attacks, env=made, provider=provider, at_once=AT_ONCE)
 
 
 @dataclass(frozen=True)
@@ -120,10 +127,12 @@ class Arena:
 
 
 def kinds() -> Iterator[str]:
-    """The backends of this machine, warm grading, and Docker where there is one."""
+    """The backends of this machine, warm grading, and containers where there are any."""
     yield from (*auto.LOCAL, "warm")
     if os.environ.get("DOCKER_HOST"):
         yield "docker"
+    if os.environ.get("KUBECONFIG") and FULL:
+        yield "kubernetes"
 
 
 @pytest.fixture(params=kinds())
@@ -131,8 +140,9 @@ def arena(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Arena]:
     """Each that works here; in CI those of the machine must."""
     kind = "bubblewrap" if request.param == "warm" else request.param
     image = os.environ.get("PALESTRA_TEST_IMAGE", "agentbase:bookworm")
+    options = {"docker": {"image": image}, "kubernetes": {"image": image, "reserve": 0.02}}
     try:
-        boxes = auto.make(kind, **({"image": image} if kind == "docker" else {"root": tmp_path}))
+        boxes = auto.make(kind, **options.get(kind, {"root": tmp_path}))
     except SandboxError as error:
         _lacking(str(error), kind)
     if request.param != "warm":
@@ -146,7 +156,7 @@ def arena(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Arena]:
 
 
 def _lacking(problem: str, kind: str) -> NoReturn:
-    if kind != "docker" and os.environ.get("CI") == "true":
+    if kind in auto.LOCAL and os.environ.get("CI") == "true":
         pytest.fail(problem)
     pytest.skip(problem)
 
@@ -298,12 +308,20 @@ def exercise(folder: Path) -> Path:
     return folder / "practice"
 
 
-@pytest.mark.parametrize("name", FORMATS)
+MATRIX = [
+    (kind, name)
+    for kind in kinds()
+    for name in FORMATS
+    if FULL or kind != "docker" or name == "jsonl"
+]
+
+
+@pytest.mark.parametrize(("arena", "name"), MATRIX, indirect=["arena"])
 def test_an_attack_gains_nothing_on_any_format(arena: Arena, tmp_path: Path, name: str) -> None:
     async def check() -> CheckReport:
         source = FORMATS[name](tmp_path)
         tasks = await load(source, run_checks=run_checks, provider=arena.boxes, seed=0, limit=1)
-        team = red_team(QUICK, arena.boxes, tasks.env, at_once=4)
+        team = red_team(QUICK, arena.boxes, tasks.env)
         grader = arena.grader()
         return await check_tasks(tasks, grader, repeats=1, red_team=team)
 
@@ -312,6 +330,19 @@ def test_an_attack_gains_nothing_on_any_format(arena: Arena, tmp_path: Path, nam
     found = report.to_json()
     assert (found["tasks"], found["reference_pass"], found["noop_pass"]) == (1, 1, 0)
     assert set(found["red_team"].values()) == {0} and len(found["red_team"]) >= 50
+
+
+@pytest.mark.skipif(not os.environ.get("KUBECONFIG"), reason="KUBECONFIG is not set")
+@pytest.mark.parametrize("arena", ["kubernetes"], indirect=True)
+def test_attacks_in_pods_gain_nothing(arena: Arena) -> None:
+    task, chosen = task_of(CALLS[0], SCRIPTS[0], UNITS[0]), {n: ATTACKS[n] for n in POD_ATTACKS}
+
+    async def play() -> dict[str, str]:
+        grader = arena.grader()
+        nothing = await grader(task, {"solution.py": START.encode()})
+        return await red_team(chosen, arena.boxes).gains(task, grader, nothing)
+
+    assert asyncio.run(play()) == dict.fromkeys(POD_ATTACKS, "")
 
 
 # --- the table -----------------------------------------------------------------------------------
