@@ -7,6 +7,7 @@ import asyncio
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,15 +91,19 @@ def test_episodes_are_played_and_graded_in_boxes_of_the_backend(
         scripted = ScriptedPolicy(reply, HFTokenizer(policy))
         world = make_world(config, shop, policy, scripted)
         assert world.env.name == Complete.name and f"sandbox.backend={world.boxes.name}" in chosen
+        outside = replace(shop.tasks.tasks[0], id="outside", files={"/etc/outside": "1"})
         tickets = [
             Ticket(task=task, group_id=task.id, sample=0, step=1, seed=0, temperature=1.0)
-            for task in shop.tasks.tasks
+            for task in (*shop.tasks.tasks, outside)
         ]
         played: list[Trajectory] = []
         await play_all(tickets, world, played.append)
-        return dict(zip(WORK, sorted(played, key=lambda one: one.task_id), strict=True))
+        names = (*WORK, "outside")
+        return dict(zip(names, sorted(played, key=lambda one: one.task_id), strict=True))
 
     played = asyncio.run(play())
+    outside = played.pop("outside")
+    assert outside.outcome is Outcome.TASK_FAILURE and "/etc/outside" in outside.reason
     assert {one.reason for one in played.values()} == {""}
     # Where commands and what watches them are one user, running its tests is the end of its box.
     gone = played.pop("gone")
