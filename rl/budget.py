@@ -13,13 +13,15 @@ def budget_of(config: BudgetConfig, kind: str) -> int:
     return config.by_kind.get(kind, config.default)
 
 
-def over_budget(played: Sequence[Trajectory], config: BudgetConfig) -> list[float]:
-    """What episodes that ran over their budget lose: the penalty, or all they have and it."""
+def penalised(
+    played: Sequence[Trajectory], rewards: Sequence[float], config: BudgetConfig
+) -> list[float]:
+    """The rewards after the penalty of those that ran over their budget: taken off, or instead."""
     return [
-        -config.penalty - (_total(t) if config.penalty_mode == "replace" else 0.0)
-        if t.stop is Stop.OVER_BUDGET
-        else 0.0
-        for t in played
+        reward
+        if t.stop is not Stop.OVER_BUDGET
+        else -config.penalty + (reward if config.penalty_mode == "add" else 0.0)
+        for t, reward in zip(played, rewards, strict=True)
     ]
 
 
@@ -31,7 +33,3 @@ def overlong(played: Sequence[Trajectory], limit: int, config: OverlongConfig) -
         -config.penalty_factor * min(1.0, max(0, t.generated - free) / config.buffer_len)
         for t in played
     ]
-
-
-def _total(trajectory: Trajectory) -> float:
-    return trajectory.reward.total if trajectory.reward else 0.0

@@ -48,8 +48,11 @@ class PtxFile:
         self._numbers = array("Q")
         self._ends = array("Q", [0])
         self._bad: set[int] = set()
-        self._copy = tempfile.TemporaryFile(dir=folder)
-        self._read()
+        try:
+            self._copy = tempfile.TemporaryFile(dir=folder)
+            self._read()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be copied to {folder}: {error.strerror}") from error
         if not self._numbers:
             raise UserError(f"{path}: none of its {self.left_out} rows can be learned from")
 

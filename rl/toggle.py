@@ -49,11 +49,13 @@ def correct_lengths(played: Sequence[Trajectory]) -> list[int]:
     return [t.generated for t in played if t.solved]
 
 
-def over_problem_budget(
-    played: Sequence[Trajectory], budget: float, min_accuracy: float
+def limited(
+    played: Sequence[Trajectory], rewards: Sequence[float], budget: float, min_accuracy: float
 ) -> list[float]:
-    """What siblings lose in a limited phase: those longer than ``budget`` all that they have, when
-    the share of correct ones is at least ``min_accuracy``."""
+    """``r~`` of siblings in a limited phase: those longer than ``budget`` earn nothing, when the
+    share of correct ones is at least ``min_accuracy``."""
     if not played or fmean(t.solved for t in played) < min_accuracy:
-        return [0.0] * len(played)
-    return [-t.reward.total if t.reward and t.generated > budget else 0.0 for t in played]
+        return list(rewards)
+    return [
+        0.0 if t.generated > budget else reward for t, reward in zip(played, rewards, strict=True)
+    ]

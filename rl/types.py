@@ -261,14 +261,14 @@ class Reward:
     parts: Mapping[str, float]
     shaping: Mapping[str, float] = field(default_factory=dict)
 
-    def plus(self, name: str, amount: float) -> Reward:
-        """The reward with ``amount`` on top of it, which ``shaping`` names.
+    def shaped(self, name: str, total: float) -> Reward:
+        """The reward with another total; ``shaping`` keeps the difference under this name.
 
-        Example: ``Reward(total=1.0, parts={"tests_pass": 1.0}).plus("toggle", -1.0).total == 0.0``
+        Example: ``Reward(total=1.0, parts={"tests_pass": 1.0}).shaped("toggle", 0.0).shaping`` is
+        ``{"toggle": -1.0}``
         """
-        return Reward(
-            total=self.total + amount, parts=self.parts, shaping={**self.shaping, name: amount}
-        )
+        shaping = {**self.shaping, name: total - self.total}
+        return Reward(total=total, parts=self.parts, shaping=shaping)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

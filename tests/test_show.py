@@ -64,7 +64,7 @@ def test_a_shaped_reward_says_what_was_put_on_it(
 ) -> None:
     raw = make_trajectory("2/b/1", group="2/b", step=2)
     assert raw.reward is not None
-    cut = replace(raw, reward=raw.reward.plus("toggle", -1.0).plus("length", 0.25))
+    cut = replace(raw, reward=raw.reward.shaped("toggle", 0.0).shaped("length", 0.25))
     with Journal(run / "journal.sqlite") as journal:
         journal.add_shaped(2, [Group(id="2/b", task_id="t", trajectories=(cut,))])
     assert "reward 0.25  (tests_pass 1, toggle -1, length +0.25)" in _shown(run, group="2/b")

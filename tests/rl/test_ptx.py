@@ -187,6 +187,13 @@ def test_a_file_without_a_good_row_is_wrong_use(make_file: MakeFile) -> None:
         make_file([{}, "x"])
 
 
+def test_a_folder_that_takes_no_copy_is_wrong_use(chat: Chat, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "x"}')
+    with pytest.raises(UserError, match=r"rows\.jsonl: cannot be copied to .*gone: No such file"):
+        PtxFile(path, chat, folder=tmp_path / "gone", max_tokens=9, say=print)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (

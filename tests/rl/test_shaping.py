@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palestra.rl.budget import budget_of, over_budget, overlong
+from palestra.rl.budget import budget_of, overlong, penalised
 from palestra.rl.config import BudgetConfig, LengthPenaltyConfig, OverlongConfig, RLConfig
 from palestra.rl.length_penalty import length_rewards, weight_of
-from palestra.rl.shaping import Shaper, shaped, shapers, shaping_metrics
+from palestra.rl.shaping import Rule, Shaper, shaped, shapers, shaping_metrics
 from palestra.rl.types import Group, Outcome, Reward, Stop, Trajectory, Turn
 
 Make = Callable[..., Trajectory]
@@ -42,15 +42,15 @@ def test_the_budget_depends_on_the_kind() -> None:
 
 @pytest.mark.parametrize("stop", list(Stop))
 @pytest.mark.parametrize(
-    ("mode", "reward", "amount"),
-    [("add", 1.0, -0.25), ("add", 0.0, -0.25), ("replace", 1.0, -1.25), ("replace", 0.0, -0.25)],
+    ("mode", "reward", "after"),
+    [("add", 1.0, 0.75), ("add", 0.0, -0.25), ("replace", 1.0, -0.25), ("replace", 0.0, -0.25)],
 )
 def test_only_running_over_the_budget_costs(
-    episode: Make, stop: Stop, mode: str, reward: float, amount: float
+    episode: Make, stop: Stop, mode: str, reward: float, after: float
 ) -> None:
     config = BudgetConfig.model_validate({"penalty": 0.25, "penalty_mode": mode})
-    expected = amount if stop is Stop.OVER_BUDGET else 0.0
-    assert over_budget([episode(3, reward, stop=stop)], config) == [expected]
+    expected = after if stop is Stop.OVER_BUDGET else reward
+    assert penalised([episode(3, reward, stop=stop)], [reward], config) == [expected]
 
 
 def test_a_budget_may_replace_the_reward_by_nothing(episode: Make) -> None:
@@ -88,6 +88,10 @@ def test_overlong_shaping_falls_over_the_last_tokens(episode: Make) -> None:
 amounts = st.lists(st.floats(-3, 3), min_size=5, max_size=5)
 
 
+def adding(amounts: list[float]) -> Rule:
+    return lambda _, rewards: [r + a for r, a in zip(rewards, amounts, strict=True)]
+
+
 @given(by_name=st.dictionaries(st.sampled_from("abc"), amounts))
 def test_every_amount_is_on_the_total_and_in_its_place(by_name: dict[str, list[float]]) -> None:
     base = Trajectory(
@@ -105,20 +109,23 @@ def test_every_amount_is_on_the_total_and_in_its_place(by_name: dict[str, list[f
     lost = replace(base, id="lost", outcome=Outcome.INFRA_FAILURE)
     siblings = [replace(base, id=str(i), reward=raw) for i in range(5)]
     given_group = group(siblings[0], lost, *siblings[1:])
-    chain = [Shaper(name=n, amounts=lambda _, a=a: a) for n, a in by_name.items()]
+    chain = [Shaper(name=name, rule=adding(amounts)) for name, amounts in by_name.items()]
     found = shaped(given_group, chain)
     assert [t.id for t in found.trajectories] == [t.id for t in given_group.trajectories]
     assert found.trajectories[1] == lost
     for i, played in enumerate(found.trainable):
         assert played.reward is not None
         assert played.reward.parts == raw.parts
-        assert played.reward.shaping == {n: a[i] for n, a in by_name.items() if a[i]}
+        assert played.reward.shaping == pytest.approx(
+            {n: a[i] for n, a in by_name.items() if n in played.reward.shaping}, abs=1e-12
+        )
         total = raw.total + sum(a[i] for a in by_name.values())
         assert played.reward.total == pytest.approx(total, abs=1e-12)
         assert replace(played, reward=raw) == siblings[i]
     means = shaping_metrics([found])
-    for name in (n for n, a in by_name.items() if any(a)):
-        assert means[f"shaping/{name}/mean"] == pytest.approx(sum(by_name[name]) / 5)
+    for name, amounts in by_name.items():
+        mean = means.get(f"shaping/{name}/mean", 0.0)
+        assert mean == pytest.approx(sum(amounts) / 5, abs=1e-12)
 
 
 def test_shapers_are_off_by_default_and_each_sees_what_came_before(episode: Make) -> None:
@@ -140,9 +147,19 @@ def test_shapers_are_off_by_default_and_each_sees_what_came_before(episode: Make
     on = shapers(1, config, lambda _: 9, lambda _: 5.0)
     good, cut = (t.reward for t in shaped(group(short, long), on).trajectories)
     assert good is not None and cut is not None
-    assert good.shaping == {"length": 0.05} and good.total == 1.05
+    assert good.shaping == pytest.approx({"length": 0.05}) and good.total == 1.05
     # 1 for the tests, all of it taken by Toggle, then 0.05 and 1 for its length; replaced by -0.5.
     assert cut.shaping == pytest.approx(
         {"toggle": -1.0, "length": -0.05, "overlong": -1.0, "over_budget": 0.55}
     )
-    assert cut.total == pytest.approx(-0.5)
+    assert cut.total == -0.5
+
+
+def test_what_is_replaced_is_exactly_equal(episode: Make) -> None:
+    """Rewards that differ by rounding alone would look like a signal."""
+    settings = {"length_penalty": {"coef": 0.1}, "budget": {"penalty": 0.1}}
+    settings["budget"] |= {"penalty_mode": "replace"}
+    on = shapers(1, RLConfig.model_validate(settings), lambda _: 9, lambda _: 5.0)
+    lengths = (1, 3, 7, 8, 9)
+    cut = [episode(n, 1.0, name=str(n), stop=Stop.OVER_BUDGET) for n in lengths]
+    assert {t.reward.total for t in shaped(group(*cut), on).trajectories if t.reward} == {-0.1}

@@ -23,7 +23,7 @@ from palestra.rl.step import rl_step
 from palestra.rl.toggle import (
     correct_lengths,
     estimated_budget,
-    over_problem_budget,
+    limited,
     percentile,
     phase_of,
 )
@@ -59,16 +59,17 @@ def test_the_truth_table_of_equation_2(
     """r is kept when the mean accuracy is below lambda, or the length within the budget."""
     one = episode(10 if short else 11, reward)
     others = [episode(1, 1.0 if accurate else 0.0, name) for name in "bcd"]
-    amounts = over_problem_budget([one, *others], 10.0, 0.5)
-    assert amounts == [0.0 if kept else -reward, 0.0, 0.0, 0.0]
+    found = limited([one, *others], [reward, 0.1, 0.2, 0.3], 10.0, 0.5)
+    assert found == [reward if kept else 0.0, 0.1, 0.2, 0.3]
 
 
 def test_the_bounds_of_the_table_count_as_within(episode: Make) -> None:
     """Accuracy of exactly lambda is limited, a length of exactly the budget is allowed."""
     siblings = [episode(10), episode(11, 0.0), episode(11), episode(1, 0.0)]
-    assert over_problem_budget(siblings, 10.0, 0.5) == [0.0, 0.0, -1.0, 0.0]
-    assert over_problem_budget(siblings, 10.0, 0.51) == [0.0] * 4
-    assert over_problem_budget([], 10.0, 0.0) == []
+    rewards = [1.0, 0.0, 1.0, 0.0]
+    assert limited(siblings, rewards, 10.0, 0.5) == [1.0, 0.0, 0.0, 0.0]
+    assert limited(siblings, rewards, 10.0, 0.51) == rewards
+    assert limited([], [], 10.0, 0.0) == []
 
 
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=20), st.floats(0, 100))
