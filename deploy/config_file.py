@@ -12,7 +12,8 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tomli_w
 from pydantic import ValidationError
@@ -52,15 +53,17 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyDoc:
-    """One key as documents show it.
+    """One key as documents show it, and what its section is about.
 
-    Example: ``KeyDoc(key="rl.steps", type="int", default=40, doc="Optimizer steps; ...")``
+    Example: ``KeyDoc(key="rl.steps", type="int", default=40, doc="Optimizer steps; ...",
+    section="The loop: ...")``
     """
 
     key: str
     type: str
     default: object
     doc: str
+    section: str
 
 
 def load_recipe(path: str | Path | None, overrides: Sequence[str] = ()) -> Resolved:
@@ -78,7 +81,7 @@ def load_recipe(path: str | Path | None, overrides: Sequence[str] = ()) -> Resol
         where = {k: v for k, v in where.items() if not k.startswith(f"{key}.")}
         where[key] = OVERRIDE
     config = _validate(data, str(path), where)
-    return Resolved(config=config, sources={key: _source(key, where) for key in _keys()})
+    return Resolved(config=config, sources={key: _source(key, where) for key in flatten(config)})
 
 
 def dump(config: RunConfig) -> str:
@@ -88,20 +91,20 @@ def dump(config: RunConfig) -> str:
 
 def flatten(config: RunConfig) -> dict[str, object]:
     """Dotted key -> value, in the order of the models."""
-    return {key: _get(config, key) for key in _keys()}
+    return dict(_values(config))
 
 
 def describe_keys() -> Iterator[KeyDoc]:
-    """Every key with its type, default and docstring."""
-    default = RunConfig()
+    """Every key with its type, default and docstring; one that several kinds of a section have,
+    such as the objectives, once for each."""
     for key, model, name in _walk(RunConfig):
         field = model.model_fields[name]
-        kind = type_name(field.annotation)
         yield KeyDoc(
             key=key,
-            type=kind,
-            default=_get(default, key),
+            type=type_name(field.annotation),
+            default=None if field.is_required() else field.get_default(),
             doc=" ".join((field.description or "").split()),
+            section=" ".join((model.__doc__ or "").split()),
         )
 
 
@@ -111,6 +114,8 @@ def type_name(annotation: Any) -> str:
         return "None"
     if get_origin(annotation) is Literal:
         return " | ".join(json.dumps(value) for value in get_args(annotation))
+    if get_origin(annotation) in (Union, UnionType):
+        return " | ".join(map(type_name, get_args(annotation)))
     if isinstance(annotation, type) and not get_args(annotation):
         return annotation.__name__
     return str(annotation).replace("typing.", "")
@@ -170,8 +175,10 @@ def _validate(data: dict[str, Any], path: str, where: Mapping[str, str]) -> RunC
         return RunConfig.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key, kind = _key_of(first["loc"])
         place = OVERRIDE if _source(key, where) == OVERRIDE else path
+        if first["type"] == "extra_forbidden" and key in _keys():
+            raise UserError(f"{place}: {key} is no key of {kind}") from error
         if first["type"] == "extra_forbidden":
             raise UserError(_unknown(place, key)) from error
         expected = first["msg"].removeprefix("Input ").replace("an object", "a table")
@@ -226,16 +233,50 @@ def _source(key: str, where: Mapping[str, str]) -> str:
 
 
 def _keys() -> list[str]:
-    return [key for key, _, _ in _walk(RunConfig)]
+    return list(dict.fromkeys(key for key, _, _ in _walk(RunConfig)))
 
 
 def _walk(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, type[Settings], str]]:
     for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and not get_args(kind) and issubclass(kind, Settings):
+        kinds = _kinds(field.annotation)
+        for kind in kinds:
             yield from _walk(kind, f"{prefix}{name}.")
-        else:
+        if not kinds:
             yield f"{prefix}{name}", model, name
+
+
+def _kinds(annotation: Any) -> list[type[Settings]]:
+    """What a section may be: one model, or several that its ``name`` chooses from."""
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        found = [kind for part in get_args(annotation) for kind in _kinds(part)]
+        return list(dict.fromkeys(found))
+    is_section = isinstance(annotation, type) and not get_args(annotation)
+    return [annotation] if is_section and issubclass(annotation, Settings) else []
+
+
+def _key_of(path: Sequence[str | int]) -> tuple[str, str]:
+    """The key of an error as a recipe writes it, and which of several kinds its section is:
+    pydantic puts the kind's name behind the section."""
+    kinds: list[type[Settings]] = [RunConfig]
+    parts, chosen = [], ""
+    for part in map(str, path):
+        if len(kinds) > 1:
+            kinds = [k for k in kinds if part in get_args(k.model_fields["name"].annotation)]
+            chosen = part
+            continue
+        parts.append(part)
+        fields = [kind.model_fields[part] for kind in kinds if part in kind.model_fields]
+        kinds = [kind for field in fields for kind in _kinds(field.annotation)]
+    return ".".join(parts), chosen
+
+
+def _values(settings: Settings, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            yield from _values(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -244,10 +285,3 @@ def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
-
-
-def _get(config: RunConfig, key: str) -> object:
-    value: object = config
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value

@@ -30,7 +30,7 @@ from palestra.deploy.world import make_world
 from palestra.policies.colocate import Colocated
 from palestra.rl.errors import UserError
 from palestra.rl.journal import Journal
-from palestra.rl.objectives.k25 import K25
+from palestra.rl.objectives.registry import policy_loss
 from palestra.rl.run import Run
 from palestra.rl.train import last_checkpoint
 from palestra.rl.train import train as train_loop
@@ -97,7 +97,7 @@ class Job:
                 )
                 console.phase("starting the engine and the learner")
                 actors = await stack.enter_async_context(
-                    cluster.colocated(config, str(policy), objective(config), gpu=gpu)
+                    cluster.colocated(config, str(policy), policy_loss(config.rl), gpu=gpu)
                 )
                 world = make_world(config, shop, policy, actors.engine)
                 run = self._run(shop, tasks, world, actors)
@@ -189,11 +189,6 @@ def training_tasks(config: RunConfig, shop: Workshop) -> Sequence[Task]:
     if not tasks:
         raise UserError(f"tasks.source {config.tasks.source}: no task is left to learn from")
     return tasks[: config.tasks.limit or None]
-
-
-def objective(config: RunConfig) -> K25:
-    """The policy loss that the configuration names."""
-    return K25(**config.rl.objective.model_dump())
 
 
 def _announce(console: Console, step: int, split: str, episodes: int) -> Callable[[], None]:

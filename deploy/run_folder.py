@@ -133,9 +133,10 @@ def _check_config(stored: Path, config: RunConfig) -> None:
     if not stored.exists():
         raise UserError(f"{stored}: is missing, so the run cannot be resumed; choose another --run")
     before, now = flatten(load_recipe(stored).config), flatten(config)
-    differing = [k for k in now if before[k] != now[k] and k not in MAY_DIFFER]
+    keys = [key for key in {**before, **now} if key not in MAY_DIFFER]
+    differing = [k for k in keys if before.get(k) != now.get(k)]
     if differing:
-        shown = ", ".join(f"{k} (was {before[k]!r}, is {now[k]!r})" for k in differing)
+        shown = ", ".join(f"{k} (was {before.get(k)!r}, is {now.get(k)!r})" for k in differing)
         raise UserError(
             f"{stored.parent}: cannot resume under another configuration: {shown};"
             " use the same values or choose another --run"

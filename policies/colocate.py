@@ -132,6 +132,9 @@ class Colocated:
             await self.learner.reload()
             metrics = await self.learner.learn(batch)
             self._stepped |= metrics.get("actor/grad_norm", 0.0) > 0
+            if "mismatch/skipped" in metrics:
+                kl = metrics["mismatch/kl"]
+                self.say(f"step {batch.step} is not learned from: mismatch/kl is {kl:.2g}")
             return {**metrics, **memory}
 
     async def publish(self, version: int) -> Mapping[str, float]:

@@ -46,6 +46,20 @@ class MismatchError(PalestraError):
     """
 
 
+def above(kl: float, limit: float | None) -> bool:
+    """Is the mean KL between recorded and own log-probabilities too large, or not a number?"""
+    return limit is not None and not kl <= limit
+
+
+def recorded_alike(kl: float, limit: float | None) -> None:
+    """The tokens to learn from were sampled from the distribution that the learner computes."""
+    if above(kl, limit):
+        raise MismatchError(
+            f"the engine's recorded log-probabilities are not the learner's: mean KL {kl:.2g}, "
+            f"limit {limit:.2g} (rl.mismatch.limit); nothing was learned from this step"
+        )
+
+
 # Start-up: where the two sides are, and what they were started with.
 
 

@@ -1,6 +1,6 @@
 """The learning side: a DeepSpeed engine over a Hugging Face causal LM.
 
-The learner adds per-token loss components, each divided by its own count over the whole batch, and
+The learner adds per-token loss components, each divided by its own count over the whole update, and
 never learns which algorithm they come from. The same code runs on CPU and CUDA.
 """
 
@@ -8,70 +8,50 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 
-from palestra.policies import counters, guards, leaks, optimizers, process_group
+from palestra.policies import (
+    components,
+    counters,
+    guards,
+    leaks,
+    optimizers,
+    process_group,
+)
+from palestra.policies.components import Counts, PolicyLoss, Scored
 from palestra.policies.config import LearnerConfig
-from palestra.policies.logprobs import token_logprobs
-from palestra.policies.packing import MicroBatch, attention_mask, micro_batches
+from palestra.policies.module import load_policy
+from palestra.policies.packing import MicroBatch, micro_batches
 from palestra.policies.process_group import ALONE, Ranks
 from palestra.policies.qk_clip import QkClip
+from palestra.policies.reference import Reference
 from palestra.policies.replacing import replace_folder
 from palestra.policies.schedules import learning_rate
 from palestra.policies.shards import shards
 from palestra.rl.errors import CheckpointError
 from palestra.rl.types import Batch, Sample
 
-TokenLoss = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, dict[str, torch.Tensor]]
-]
-"""(log-probabilities, recorded log-probabilities, advantages), all [N] -> loss [N], metrics [N]."""
-
-
-class PolicyModule(nn.Module):
-    """A causal LM that returns log-probabilities of chosen tokens instead of logits."""
-
-    def __init__(self, model: Any, chunk: int) -> None:
-        super().__init__()
-        self.model = model
-        self.chunk = chunk
-
-    def forward(self, micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probability and entropy of each token that carries a loss, both [N]."""
-        hidden = self.model.model(
-            input_ids=micro.token_ids,
-            position_ids=micro.positions,
-            attention_mask=attention_mask(micro.segments, micro.parents),
-            use_cache=False,
-        ).last_hidden_state
-        return token_logprobs(
-            self.model.lm_head,
-            hidden.flatten(0, 1)[micro.source],
-            micro.target,
-            micro.temperature,
-            chunk=self.chunk,
-        )
-
 
 class DeepSpeedLearner:
     """Implements ``rl.types.Learner`` for one rank.
 
-    ``folder`` is a Hugging Face model folder; ``objective`` the per-token policy loss; ``ptx_coef``
-    weighs the supervised loss against it. All ranks are called alike, with the same batch: each
-    learns from its share of the rows.
+    ``folder`` is a Hugging Face model folder, and the frozen reference of an ``objective`` with a
+    KL penalty; ``objective`` is the policy loss, None where only supervised samples are learned;
+    ``ptx_coef`` weighs the supervised loss against it. All ranks are called alike, with the same
+    batch: each learns from its share of the rows.
     """
 
     def __init__(
         self,
         folder: str,
         config: LearnerConfig,
-        objective: TokenLoss,
+        objective: PolicyLoss | None,
         *,
         ptx_coef: float = 1.0,
         ranks: Ranks = ALONE,
@@ -85,6 +65,11 @@ class DeepSpeedLearner:
         self.ranks = ranks
         self.device = process_group.join(config, ranks)
         self.engine = self._start(folder)
+        self.reference = (
+            Reference(load_policy(folder, self.config), self.device)
+            if objective and objective.kl
+            else None
+        )
         if self.device.type == "cuda":
             optimizer = self.engine.optimizer
             kind = type(getattr(optimizer, "optimizer", optimizer)).__name__
@@ -95,12 +80,7 @@ class DeepSpeedLearner:
             self.logprobs([[0, 0]])
 
     def _start(self, folder: str) -> Any:
-        from transformers import AutoModelForCausalLM
-
-        dtype = getattr(torch, self.config.dtype)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-        model.config.use_cache = False
-        module = PolicyModule(model, self.config.logprob_chunk)
+        module = load_policy(folder, self.config)
         self.qk_clip = QkClip(module, self.config.qk_clip_tau) if self.config.qk_clip else None
         cuda = self.device.type == "cuda"
         engine = optimizers.initialize(module, self.config, self._deepspeed_config(), cuda=cuda)
@@ -124,36 +104,88 @@ class DeepSpeedLearner:
         }
 
     def learn(self, batch: Batch) -> Mapping[str, float]:
-        """One optimizer step over all samples of the batch; metrics are means over tokens.
+        """One optimizer update per mini-batch; metrics are means over tokens, then over updates.
 
-        A batch without a token to learn from changes nothing but the count of steps.
+        An update without a token to learn from changes nothing but the count of updates. Raises
+        ``MismatchError``, or changes nothing else either, above the policy loss's limit.
         """
         guards.resident(self._offloaded, ("states", "weights"))
-        micros = self._pack(batch.samples, self.ranks)
-        counts = {
-            "policy": sum(float(m.policy.sum()) for m in micros),
-            "ptx": sum(float(m.ptx.sum()) for m in micros),
+        loss = self.objective
+        updates = self._scored([self._pack(samples, self.ranks) for samples in batch.updates])
+        if loss and loss.on_mismatch == "skip":
+            metrics = self._recorded_mismatch(updates)
+            if guards.above(metrics.get("mismatch/kl", 0.0), loss.mismatch_limit):
+                self.steps += len(updates)
+                return {**metrics, "mismatch/skipped": 1.0, **self._idle()}
+        if loss and loss.reset_optimizer:
+            optimizers.reset(self.engine.optimizer)
+        reports = [self._update(scored, first=not n) for n, scored in enumerate(updates)]
+        return components.over_updates(reports)
+
+    def _scored(self, updates: Sequence[Sequence[MicroBatch]]) -> list[list[Scored]]:
+        """The micro-batches of each update, with what must be known before the first one."""
+        loss = self.objective
+        need_own = loss is not None and (
+            loss.on_mismatch == "skip" or (loss.old_logprobs == "learner" and len(updates) > 1)
+        )
+        micros = [micro for update in updates for micro in update]
+        nothing = [None] * len(micros)
+        own = self._own_logprobs(micros) if need_own else nothing
+        reference = self.reference.logprobs(micros) if self.reference else nothing
+        scored = (
+            Scored(micro=micro, own=mine, reference=theirs)
+            for micro, mine, theirs in zip(micros, own, reference, strict=True)
+        )
+        return [list(islice(scored, len(update))) for update in updates]
+
+    @torch.no_grad()
+    def _own_logprobs(self, micros: Sequence[MicroBatch]) -> list[torch.Tensor]:
+        self.engine.eval()
+        return [self.engine(micro.to(self.device))[0].cpu() for micro in micros]
+
+    def _recorded_mismatch(self, updates: Sequence[Sequence[Scored]]) -> dict[str, float]:
+        scored = [one for update in updates for one in update]
+        counts = self._counts(scored)
+        if not counts.policy:
+            return {}
+        sums = components.recorded_mismatch(scored)
+        return components.means(process_group.together(sums, self.device), counts)
+
+    def _counts(self, scored: Sequence[Scored]) -> Counts:
+        """Over all ranks."""
+        own = {
+            "policy": sum(float(one.micro.policy.sum()) for one in scored),
+            "ptx": sum(float(one.micro.ptx.sum()) for one in scored),
         }
-        counts = process_group.together(counts, self.device)
-        policy_tokens, ptx_tokens = int(counts["policy"]), counts["ptx"]
+        counts = process_group.together(own, self.device)
+        return Counts(policy=int(counts["policy"]), ptx=counts["ptx"])
+
+    def _update(self, scored: Sequence[Scored], *, first: bool) -> dict[str, float]:
+        """One optimizer update; ``first`` since the tokens were sampled."""
+        counts = self._counts(scored)
         self._set_lr()
-        sums: dict[str, float] = {}
-        if not policy_tokens and not ptx_tokens:
+        if not counts.policy and not counts.ptx:
             self.steps += 1
-            return {"actor/grad_norm": 0.0, "actor/lr": self._lr()}
+            return self._idle()
         self.engine.train()
-        for index, micro in enumerate(micros):
-            loss, metrics = self._loss(micro.to(self.device), policy_tokens, ptx_tokens)
-            self.engine.set_gradient_accumulation_boundary(index == len(micros) - 1)
+        sums: dict[str, float] = {}
+        for index, one in enumerate(scored):
+            loss, metrics = self._loss(one.to(self.device), counts, first=first)
+            self.engine.set_gradient_accumulation_boundary(index == len(scored) - 1)
             self.engine.backward(loss * self.ranks.size)  # DeepSpeed takes the mean over ranks
-            for name, value in metrics.items():
-                seen = sums.get(name, 0.0)
-                sums[name] = max(seen, value) if name.startswith("max:") else seen + value
+            components.add(sums, metrics)
+        report = components.means(process_group.together(sums, self.device), counts)
+        if first and self.objective:
+            guards.recorded_alike(report.get("mismatch/kl", 0.0), self.objective.mismatch_limit)
         logits = self.qk_clip.measure() if self.qk_clip else {}
         self.engine.step()
         self.steps += 1
-        sums = process_group.together(sums, self.device)
-        return self._report(sums, policy_tokens, ptx_tokens) | logits
+        report["actor/grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
+        report["actor/lr"] = self._lr()
+        return report | logits
+
+    def _idle(self) -> dict[str, float]:
+        return {"actor/grad_norm": 0.0, "actor/lr": self._lr()}
 
     def _pack(self, samples: Sequence[Sample], ranks: Ranks = ALONE) -> list[MicroBatch]:
         if not self.ptx_coef:  # not even their place in a row may show in the gradient
@@ -167,42 +199,23 @@ class DeepSpeedLearner:
         )
 
     def _loss(
-        self, micro: MicroBatch, policy_tokens: int, ptx_tokens: float
+        self, scored: Scored, counts: Counts, *, first: bool
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        logprobs, entropy = self.engine(micro)
+        """The sum of the components, each divided by its own count."""
+        logprobs, entropy = self.engine(scored.micro)
         loss = logprobs.sum() * 0.0
         metrics: dict[str, float] = {}
-        if policy_tokens:
-            chosen = micro.policy
-            per_token, extra = self.objective(
-                logprobs[chosen], micro.logprobs[chosen], micro.advantages[chosen]
-            )
-            loss = loss + per_token.sum() / policy_tokens
-            gap = (logprobs[chosen].detach() - micro.logprobs[chosen]).abs()
-            metrics |= {name: float(value.sum()) for name, value in extra.items()}
-            metrics["actor/pg_loss"] = float(per_token.detach().sum())
-            metrics["actor/entropy"] = float(entropy[chosen].sum())
-            metrics["mismatch/logprob_abs_diff"] = float(gap.sum())
-            metrics["max:mismatch/logprob_abs_diff_max"] = float(gap.max()) if len(gap) else 0.0
-        if ptx_tokens:
-            nll = -(micro.ptx * logprobs).sum()
+        if counts.policy:
+            assert self.objective is not None, "this learner has supervised samples only"
+            policy, metrics = components.policy_loss(self.objective, scored, logprobs, first=first)
+            loss = loss + policy / counts.policy
+            metrics["actor/entropy"] = float(entropy[scored.micro.policy].sum())
+        if counts.ptx:
+            nll = components.ptx_loss(scored.micro, logprobs)
             if self.ptx_coef:
-                loss = loss + self.ptx_coef * nll / ptx_tokens
+                loss = loss + self.ptx_coef * nll / counts.ptx
             metrics["ptx/nll"] = float(nll.detach())
         return loss, metrics
-
-    def _report(
-        self, sums: Mapping[str, float], policy_tokens: int, ptx_tokens: float
-    ) -> dict[str, float]:
-        report: dict[str, float] = {}
-        for name, value in sums.items():
-            if name.startswith("max:"):
-                report[name.removeprefix("max:")] = value
-            else:
-                report[name] = value / (ptx_tokens if name.startswith("ptx/") else policy_tokens)
-        report["actor/grad_norm"] = float(self.engine.get_global_grad_norm() or 0.0)
-        report["actor/lr"] = self._lr()
-        return report
 
     def _lr(self) -> float:
         return float(self.engine.optimizer.param_groups[0]["lr"])

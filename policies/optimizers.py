@@ -86,3 +86,15 @@ def stacked_rows(name: str, shape: tuple[int, ...], config: Any) -> tuple[int, .
         keys = config.num_key_value_heads * width
         return config.num_attention_heads * width, keys, keys
     return ()
+
+
+def reset(optimizer: Any) -> None:
+    """Forget moments and counts of steps, as in a fresh optimizer; weights and rates stay."""
+    inner = getattr(optimizer, "optimizer", optimizer)
+    for state in inner.state.values():
+        for value in state.values():
+            if torch.is_tensor(value):
+                value.zero_()
+    for group in inner.param_groups:
+        if "step" in group:  # where DeepSpeed's FusedAdam counts
+            group["step"] = 0

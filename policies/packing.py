@@ -38,6 +38,7 @@ class MicroBatch:
     advantages: torch.Tensor
     ptx: torch.Tensor
     temperature: torch.Tensor
+    weight: torch.Tensor
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """The same batch on another device."""
@@ -192,6 +193,7 @@ def _to_tensors(rows: Sequence[_Row], width: int) -> MicroBatch:
         advantages=column(sample.advantages[t] for _, _, sample, t in learned),
         ptx=column(sample.ptx[t] for _, _, sample, t in learned),
         temperature=column(sample.temperature for _, _, sample, _ in learned),
+        weight=column(sample.weight for _, _, sample, _ in learned),
     )
 
 

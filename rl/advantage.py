@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import fmean, pstdev
 
+from palestra.rl.objectives.config import AdvEstimator
+from palestra.rl.presets import GROUP_RELATIVE, Rule
 from palestra.rl.types import Group, Sample, Trajectory
+
+EPSILON = 1e-6
+"""Added to standard deviations."""
 
 
 def centred(rewards_G: Sequence[float], *, by_std: bool = False) -> list[float]:
@@ -15,20 +22,91 @@ def centred(rewards_G: Sequence[float], *, by_std: bool = False) -> list[float]:
     if not by_std:
         return deviations
     std = (sum(d * d for d in deviations) / len(deviations)) ** 0.5
-    return [d / (std + 1e-6) for d in deviations]
+    return [d / (std + EPSILON) for d in deviations]
 
 
-def samples(group: Group, *, by_std: bool = False) -> list[Sample]:
-    """Samples of one group; infrastructure failures are in neither the batch nor the baseline.
+def leave_one_out(rewards_G: Sequence[float]) -> list[float]:
+    """Each reward less the mean of its siblings' (RLOO, arXiv 2402.14740)."""
+    total, others = sum(rewards_G), len(rewards_G) - 1
+    return [reward - (total - reward) / others for reward in rewards_G]
 
-    A group whose rewards are all equal yields nothing.
+
+def above_log_z(rewards_G: Sequence[float], tau: float) -> list[float]:
+    """``r - tau log mean(e^(r/tau))``: K1.5's estimate of tau log Z (section 2.3.2)."""
+    top = max(rewards_G)
+    log_z = top + tau * math.log(fmean(math.exp((reward - top) / tau) for reward in rewards_G))
+    return [reward - log_z for reward in rewards_G]
+
+
+def whitened(values_GK: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Mean 0 and standard deviation 1 over all groups together (REINFORCE++, arXiv 2501.03262)."""
+    everything = [value for values in values_GK for value in values]
+    if not everything:
+        return [[] for _ in values_GK]
+    mean, std = fmean(everything), pstdev(everything)
+    return [[(value - mean) / (std + EPSILON) for value in values] for values in values_GK]
+
+
+def advantages(
+    rewards_GK: Sequence[Sequence[float]], estimator: AdvEstimator, *, by_std: bool, tau: float
+) -> list[list[float]]:
+    """One advantage per reward, group by group.
+
+    ``by_std`` divides by each group's own standard deviation; the estimators of REINFORCE++ divide
+    by that of all groups instead.
     """
-    played = group.trainable
-    rewards_G = [t.reward.total for t in played if t.reward is not None]
-    if len(rewards_G) < 2 or max(rewards_G) == min(rewards_G):
-        return []
-    advantages_G = centred(rewards_G, by_std=by_std)
-    return [to_sample(t, a) for t, a in zip(played, advantages_G, strict=True)]
+    match estimator:
+        case "reinforce_plus_plus":
+            return whitened(rewards_GK)
+        case "reinforce_plus_plus_baseline":
+            return whitened([centred(rewards) for rewards in rewards_GK])
+        case "mean":
+            return [centred(rewards, by_std=by_std) for rewards in rewards_GK]
+        case "leave_one_out":
+            found = [leave_one_out(rewards) for rewards in rewards_GK]
+        case "log_z":
+            found = [above_log_z(rewards, tau) for rewards in rewards_GK]
+        case "none":
+            found = [list(rewards) for rewards in rewards_GK]
+    if not by_std:
+        return found
+    return [
+        [value / (pstdev(rewards) + EPSILON) for value in values]
+        for rewards, values in zip(rewards_GK, found, strict=True)
+    ]
+
+
+def samples(groups: Sequence[Group], rule: Rule) -> list[list[Sample]]:
+    """Samples of each group that teaches something; infrastructure failures are in neither the
+    batch nor the baseline.
+
+    Without siblings a group-relative estimator has no baseline, and a group whose rewards are all
+    equal is left out under ``rule.zero_variance_filter``.
+    """
+    played = [group.trainable for group in groups]
+    played = [members for members in played if _teaches(members, rule)]
+    found = advantages(
+        [rewards_of(members) for members in played],
+        rule.adv_estimator,
+        by_std=rule.norm_adv_by_std,
+        tau=rule.tau,
+    )
+    return [
+        [to_sample(t, a) for t, a in zip(members, own, strict=True)]
+        for members, own in zip(played, found, strict=True)
+    ]
+
+
+def rewards_of(trajectories: Sequence[Trajectory]) -> list[float]:
+    """Their total rewards, where they have one."""
+    return [t.reward.total for t in trajectories if t.reward is not None]
+
+
+def _teaches(members: Sequence[Trajectory], rule: Rule) -> bool:
+    rewards = rewards_of(members)
+    if len(rewards) < (2 if rule.adv_estimator in GROUP_RELATIVE else 1):
+        return False
+    return not (rule.zero_variance_filter and max(rewards) == min(rewards))
 
 
 def to_sample(trajectory: Trajectory, advantage: float) -> Sample:

@@ -6,20 +6,46 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from palestra.rl.objectives.config import (
+    AdvEstimator,
+    CorrectionName,
+    K25Config,
+    KlType,
+    Level,
+    LossAggMode,
+    ObjectiveConfig,
+    OldLogprobs,
+    OnMismatch,
+)
 from palestra.rl.settings import Settings
 
 
-class ObjectiveConfig(Settings):
-    """K2.5's token-level clipped objective (report section 4.4.2, Eq. 1)."""
+class KlConfig(Settings):
+    """KL divergence from a frozen reference: the policy that RL started from."""
 
-    alpha: float = Field(default=0.5, gt=0, lt=1)
-    """Lower bound of the probability ratio for a policy gradient; our default (unpublished)."""
-    beta: float = Field(default=2.0, gt=1)
-    """Upper bound of the probability ratio; our default (unpublished)."""
-    tau: float = Field(default=0.01, ge=0)
-    """Weight of the squared log-ratio; our default (unpublished)."""
-    mask_reg: bool = False
-    """Also drop the squared log-ratio outside [alpha, beta]; False is the formula as printed."""
+    coef: float = Field(default=0.0, ge=0)
+    """Weight of the penalty; 0 makes no reference at all."""
+    type: KlType = "k3"
+    """Estimator of the penalty per token in the loss."""
+
+
+class MismatchConfig(Settings):
+    """What to do where the engine samples from another distribution than the learner computes."""
+
+    correction: CorrectionName | None = None
+    """Weigh tokens by learner / engine: truncated (`tis`), or masked above `high` (`mis`) or
+    outside [low, high] (`icepop`); needs `rl.old_logprobs = "learner"`."""
+    level: Level = "token"
+    """One ratio per token, or one per sequence."""
+    low: float = Field(default=0.5, gt=0, le=1)
+    """Smallest ratio that `icepop` keeps; published."""
+    high: float = Field(default=2.0, ge=1)
+    """Largest ratio that is kept whole; our default (IcePop publishes 5)."""
+    limit: float | None = Field(default=0.1, gt=0)
+    """Largest mean KL (k3) between the recorded and the learner's log-probabilities of a batch; our
+    default."""
+    on_limit: OnMismatch = "stop"
+    """Stop the run above the limit, or skip the update at the price of one more forward pass."""
 
 
 class PtxConfig(Settings):
@@ -170,8 +196,21 @@ class RLConfig(Settings):
     """Episodes per task (the group size)."""
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature of training episodes; `rl.temperature_decay` may change it by step."""
-    norm_adv_by_std: bool = False
-    """Divide advantages by the group's standard deviation (GRPO); K2.5 does not."""
+    adv_estimator: AdvEstimator | None = None
+    """Advantages from the rewards of a group; by default as the objective publishes."""
+    norm_adv_by_std: bool | None = None
+    """Divide advantages by the group's standard deviation; by default as the objective publishes
+    (GRPO does, K2.5 does not)."""
+    zero_variance_filter: bool | None = None
+    """Leave out groups whose rewards are all equal; by default where they teach nothing."""
+    loss_agg_mode: LossAggMode | None = None
+    """How losses of tokens become one number; by default as the objective publishes."""
+    loss_scale_factor: int = Field(default=256, ge=1)
+    """Tokens that `seq-mean-token-sum-norm` divides each sequence by; our default."""
+    mini_batches: int = Field(default=1, ge=1)
+    """Optimizer updates per step; the groups of the step are dealt to them."""
+    old_logprobs: OldLogprobs = "engine"
+    """pi_old: as the engine recorded it, or computed by the learner before the first update."""
     max_infra_failures: float = Field(default=0.2, ge=0, le=1)
     """A step with a larger share of infrastructure failures stops the run instead of learning."""
     save_freq: int = Field(default=1, ge=1)
@@ -180,7 +219,9 @@ class RLConfig(Settings):
     """Checkpoints kept; the last one is always kept."""
     mismatch_limit: float = Field(default=1e-3, gt=0)
     """Mean |engine - learner| log-probability on the probe above which the run stops."""
-    objective: ObjectiveConfig = ObjectiveConfig()
+    objective: ObjectiveConfig = K25Config()
+    kl: KlConfig = KlConfig()
+    mismatch: MismatchConfig = MismatchConfig()
     ptx: PtxConfig = PtxConfig()
     budget: BudgetConfig = BudgetConfig()
     toggle: ToggleConfig = ToggleConfig()
@@ -189,3 +230,12 @@ class RLConfig(Settings):
     temperature_decay: TemperatureDecayConfig = TemperatureDecayConfig()
     sampling: SamplingConfig = SamplingConfig()
     eval: EvalConfig = EvalConfig()
+
+    @model_validator(mode="after")
+    def _corrections_need_a_ratio(self) -> RLConfig:
+        if self.mismatch.correction and self.old_logprobs == "engine":
+            raise ValueError(
+                'mismatch.correction needs old_logprobs = "learner": '
+                "with the engine's the objective's own ratio holds the mismatch"
+            )
+        return self

@@ -10,16 +10,17 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 
-from palestra.rl.advantage import samples
+from palestra.rl.batch import batch_of
 from palestra.rl.lost import ensure_enough
 from palestra.rl.metrics import rollout_metrics
 from palestra.rl.play import grouped, play_step, shape
+from palestra.rl.presets import rule
 from palestra.rl.problem_budgets import toggle_metrics
 from palestra.rl.ptx import draw, ptx_metrics
 from palestra.rl.run import Run
 from palestra.rl.sampling import sampling_metrics
 from palestra.rl.shaping import shaping_metrics
-from palestra.rl.types import LOST, Batch, Sample, Trajectory
+from palestra.rl.types import LOST, Sample, Trajectory
 from palestra.rl.visits import record_visits
 
 
@@ -51,12 +52,9 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
     run.journal.add_shaped(step, groups)
     record_visits(step, groups, run.journal)
 
-    policy_samples = [
-        sample for group in groups for sample in samples(group, by_std=run.config.norm_adv_by_std)
-    ]
     ptx = draw_ptx(step, run)
     metrics |= ptx_metrics(run.ptx, ptx)
-    batch = Batch(step=step, samples=(*policy_samples, *ptx))
+    batch = batch_of(step, groups, ptx, rule(run.config), mini_batches=run.config.mini_batches)
     with meter.busy("learn"):
         metrics |= await run.trainer.learn(batch)
     with meter.busy("checkpoint"):

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import accumulate
 from typing import Literal, Protocol, TypeAlias
 
 Json: TypeAlias = object
@@ -367,7 +368,8 @@ class Sample:
 
     Entry t describes ``token_ids[t]``: ``loss_mask[t]`` is True where the policy sampled it,
     ``logprobs[t]`` is what the engine sampled it with (0.0 where masked), ``advantages[t]`` weighs
-    the policy gradient, ``ptx[t]`` weighs the supervised loss.
+    the policy gradient, ``ptx[t]`` weighs the supervised loss. ``weight`` weighs the policy loss of
+    all its tokens against that of other samples (``rl.aggregation``).
 
     Example: prompt P, reply A, tool output E, reply B give ``token_ids = P+A+E+B`` and
     ``loss_mask = 0*P + 1*A + 0*E + 1*B``.
@@ -379,6 +381,7 @@ class Sample:
     advantages: tuple[float, ...]
     ptx: tuple[float, ...]
     temperature: float = 1.0
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         sizes = {
@@ -391,13 +394,30 @@ class Sample:
         if len(sizes) != 1:
             raise ValueError(f"Sample lists differ in length: {sorted(sizes)}")
 
+    @property
+    def learned(self) -> int:
+        """Number of tokens with a policy loss; nothing predicts the first."""
+        return sum(self.loss_mask[1:])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """The samples of one optimizer step, and the number that step carries in the journal."""
+    """The samples of one step, and the number that step carries in the journal.
+
+    ``mini_batches`` says how many samples each optimizer update takes, in order; empty means one
+    update for all.
+    """
 
     step: int
     samples: tuple[Sample, ...]
+    mini_batches: tuple[int, ...] = ()
+
+    @property
+    def updates(self) -> list[tuple[Sample, ...]]:
+        """The samples of each optimizer update."""
+        sizes = self.mini_batches or (len(self.samples),)
+        ends = list(accumulate(sizes))
+        return [self.samples[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
 # --- who does it ---------------------------------------------------------------------------------

@@ -13,7 +13,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("rl", "envs", "rewards", "rollout", "sandbox", "policies", "deploy")
 
-COMMON = {"palestra.rl.types", "palestra.rl.errors", "palestra.rl.settings", "palestra.rl.plugins"}
+COMMON = {
+    "palestra.rl.types",
+    "palestra.rl.errors",
+    "palestra.rl.settings",
+    "palestra.rl.plugins",
+    "palestra.rl.objectives.config",
+    "palestra.rl.objectives.tokens",
+}
 CONFIGS = {f"palestra.{name}.config" for name in FOLDERS if name != "deploy"}
 LEAVES = COMMON | CONFIGS
 

@@ -58,10 +58,44 @@ def test_values_and_sources(recipe: Path) -> None:
         ("policy.model=/models/a", "policy.model", "/models/a"),
         ("name=a\nseed = 9", "name", "a\nseed = 9"),
         ("rl.eval={freq = 2}", "rl.eval.freq", 2),
+        ("rl.objective.tau=0.5", "rl.objective.tau", 0.5),
+        ("rl.objective.name=dapo", "rl.objective.clip_ratio_high", 0.28),
+        ("rl.objective={name = 'k2', tau = 2}", "rl.objective.tau", 2.0),
     ],
 )
 def test_overrides(recipe: Path, override: str, key: str, value: object) -> None:
     assert flatten(load_recipe(recipe, [override]).config)[key] == value
+
+
+def test_the_keys_are_those_of_the_chosen_objective(recipe: Path) -> None:
+    resolved = load_recipe(recipe, ["rl.objective.name=grpo", "rl.objective.clip_ratio_low=0.1"])
+    keys = {key for key in flatten(resolved.config) if key.startswith("rl.objective.")}
+    names = ("name", "clip_ratio_low", "clip_ratio_high", "clip_ratio_c")
+    assert keys == {f"rl.objective.{name}" for name in names}
+    assert set(resolved.sources) == set(flatten(resolved.config))
+    assert resolved.sources["rl.objective.name"] == "--set"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["rl.objective.name=ppo2"], 'rl.objective = {"name": "ppo2"}: should be a table whose'),
+        (["rl.objective=5"], "rl.objective = 5: should be a table whose name is k25, k15, "),
+        (
+            ["rl.objective.name=grpo", "rl.objective.alpha=0.5"],
+            "--set: rl.objective.alpha is no key of grpo",
+        ),
+        (
+            ["rl.objective.alhpa=0.5"],
+            "unknown key rl.objective.alhpa; did you mean rl.ob",
+        ),
+        (["rl.objective.alpha=2"], "rl.objective.alpha = 2: should be less than 1"),
+        (["rl.objective.name=plugin"], "rl.objective.plugin = "),
+        (["rl.mismatch.correction=tis"], 'needs old_logprobs = "learner"'),
+    ],
+)
+def test_wrong_objectives(recipe: Path, overrides: list[str], says: str) -> None:
+    _fails(recipe, says, *overrides)
 
 
 def test_the_last_override_wins(recipe: Path) -> None:
@@ -126,14 +160,16 @@ def _fails(path: Path, says: str, *overrides: str) -> None:
 
 
 def test_a_dump_reads_back_the_same(tmp_path: Path, recipe: Path) -> None:
-    for config in (load_recipe(recipe).config, RunConfig()):
+    grpo = load_recipe(recipe, ["rl.objective.name=grpo"]).config
+    for config in (load_recipe(recipe).config, RunConfig(), grpo):
         (tmp_path / "again.toml").write_text(dump(config))
         assert load_recipe(tmp_path / "again.toml").config == config
 
 
 def test_every_key_is_described() -> None:
     rows = {row.key: row for row in describe_keys()}
-    assert list(rows) == list(flatten(RunConfig()))
+    assert set(flatten(RunConfig())) <= set(rows)
+    assert all(row.doc for row in describe_keys())
     assert rows["rl.steps"].type == "int"
     assert rows["rl.steps"].default == 40
     assert rows["rl.steps"].doc.startswith("Optimizer steps")

@@ -23,10 +23,11 @@ from palestra.deploy.actors import EngineActor, LearnerActor, Remote, gather
 from palestra.deploy.config import RunConfig
 from palestra.policies.colocate import Colocated
 from palestra.policies.tokenizer import HFTokenizer
-from palestra.rl.advantage import samples
+from palestra.rl.batch import batch_of
 from palestra.rl.journal import Journal
-from palestra.rl.objectives.k25 import K25
+from palestra.rl.objectives.registry import policy_loss
 from palestra.rl.play import grouped
+from palestra.rl.presets import Rule
 from palestra.rl.types import (
     Batch,
     Completion,
@@ -149,8 +150,7 @@ class Side:
         with lanes.lane("generate"):
             played = await gather([self.play(step, row, *r) for row, r in enumerate(requests)])
         with lanes.lane("score"):
-            groups = grouped(played)
-            batch = Batch(step=step, samples=tuple(s for g in groups for s in samples(g)))
+            batch = batch_of(step, grouped(played), (), Rule(), mini_batches=1)
         with lanes.lane("learn"):
             metrics = await self.trainer.learn(batch)
         with lanes.lane("sync"):
@@ -220,7 +220,7 @@ async def main(plan: dict, wire: Wire) -> None:
     """Start the actors, then obey: ``step`` and ``floor`` until ``quit``."""
     cluster.EngineActor, cluster.LearnerActor = TimedEngine, TimedLearner  # type: ignore[misc]
     config = run_config(plan)
-    objective = K25(**config.rl.objective.model_dump())
+    objective = policy_loss(config.rl)
     gpu = cluster.connect()
     try:
         async with cluster.colocated(config, plan["policy"], objective, gpu=gpu) as actors:

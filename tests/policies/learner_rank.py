@@ -14,13 +14,28 @@ from pathlib import Path
 from palestra.policies.config import LearnerConfig
 from palestra.policies.learner import DeepSpeedLearner
 from palestra.policies.process_group import Ranks
+from palestra.rl.objectives.gspo import Gspo
 from palestra.rl.objectives.k25 import K25
+from palestra.rl.objectives.kl import KlPenalty
+from palestra.rl.objectives.policy_loss import PolicyLoss
 from palestra.rl.types import Batch, Sample
 
 STEPS = 3
+SIZES: dict[str, tuple[int, ...]] = {"adamw": (), "muon": (3, 4)}
+LOSSES = {
+    "adamw": PolicyLoss(objective=K25(alpha=0.5, beta=2.0, tau=0.05)),
+    # Sequences as wholes, several updates, a reference: what a share of the rows could break.
+    "muon": PolicyLoss(
+        objective=Gspo(clip_ratio_low=0.5, clip_ratio_high=0.5),
+        old_logprobs="learner",
+        kl=KlPenalty(coef=0.1, type="k3"),
+        on_mismatch="skip",
+        mismatch_limit=10.0,
+    ),
+}
 
 
-def batch(seed: int) -> Batch:
+def batch(seed: int, sizes: tuple[int, ...] = ()) -> Batch:
     """Rows of one, two and three samples: an odd number of rows, of unlike lengths."""
     rng = random.Random(seed)
     samples = []
@@ -35,7 +50,7 @@ def batch(seed: int) -> Batch:
                 ptx=tuple(0.0 if p or t < 3 else 1.0 for t, p in enumerate(policy)),
             )
         )
-    return Batch(step=seed, samples=tuple(samples))
+    return Batch(step=seed, samples=tuple(samples), mini_batches=sizes)
 
 
 def main() -> None:
@@ -56,9 +71,9 @@ def main() -> None:
                 qk_clip_tau=1.5,
                 threads=1,
             )
-            objective = K25(alpha=0.5, beta=2.0, tau=0.05)
-            learner = DeepSpeedLearner(folder, config, objective, ptx_coef=0.3, ranks=ranks)
-            metrics = [dict(learner.learn(batch(seed))) for seed in range(STEPS)]
+            loss = LOSSES[optimizer]
+            learner = DeepSpeedLearner(folder, config, loss, ptx_coef=0.3, ranks=ranks)
+            metrics = [dict(learner.learn(batch(seed, SIZES[optimizer]))) for seed in range(STEPS)]
             name = out / f"{optimizer}-{stage}"
             learner.export(str(name))
             if rank == 0:

@@ -106,6 +106,7 @@ class Learner:
         self.sends = ["as loaded"] * len(LAYERS)
         self.gap = 0.0
         self.grad_norm = 1.0
+        self.metrics: dict[str, float] = {}
         self.scored: list[list[int]] = []
         self.nccl: dict[str, str] = {}
         self.counts = {"rss_bytes": 1 << 30, "open_files": 9, "children": 0}
@@ -115,7 +116,7 @@ class Learner:
     async def learn(self, batch: Batch) -> Mapping[str, float]:
         self.calls.append(("learn", batch.step))
         self.sends = [f"after {batch.step}"] * len(LAYERS)
-        return {"actor/pg_loss": 0.25, "actor/grad_norm": self.grad_norm}
+        return {"actor/pg_loss": 0.25, "actor/grad_norm": self.grad_norm, **self.metrics}
 
     async def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         self.calls.append("logprobs")
@@ -231,6 +232,13 @@ def test_learning_wakes_the_learner_after_the_engine_sleeps() -> None:
     assert sides.calls == LEARNED
     assert found["actor/pg_loss"] == 0.25
     assert found["memory/engine_children"] == 2
+
+
+def test_a_skipped_step_is_said() -> None:
+    sides, said = Sides(gpu=True), []
+    sides.learner.metrics = {"mismatch/skipped": 1.0, "mismatch/kl": 0.25}
+    asyncio.run(trainer(sides, said).learn(Batch(step=3, samples=())))
+    assert said == ["step 3 is not learned from: mismatch/kl is 0.25"]
 
 
 def test_publishing_goes_in_this_order_and_no_other() -> None:

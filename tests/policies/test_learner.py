@@ -17,9 +17,11 @@ from palestra.policies.learner import DeepSpeedLearner
 from palestra.policies.tokenizer import HFTokenizer
 from palestra.rl.errors import CheckpointError, UserError
 from palestra.rl.objectives.k25 import K25
+from palestra.rl.objectives.policy_loss import PolicyLoss
+from palestra.rl.objectives.tokens import Tokens
 from palestra.rl.types import Batch, Sample
 
-OBJECTIVE = K25(alpha=0.5, beta=2.0, tau=0.05)
+OBJECTIVE = PolicyLoss(objective=K25(alpha=0.5, beta=2.0, tau=0.05))
 PTX = 0.3
 Tensors: TypeAlias = dict[str, torch.Tensor]
 MakeLearner: TypeAlias = Callable[..., DeepSpeedLearner]
@@ -130,10 +132,15 @@ def plain_loss(model: Any, what: Batch) -> torch.Tensor:
     for s in what.samples:
         logprobs = plain_logprobs(model, s)
         chosen = torch.tensor(s.loss_mask[1:])
+        engine = torch.tensor(s.logprobs[1:])[chosen]
         loss, _ = OBJECTIVE(
-            logprobs[chosen],
-            torch.tensor(s.logprobs[1:])[chosen],
-            torch.tensor(s.advantages[1:])[chosen],
+            Tokens(
+                logprobs=logprobs[chosen],
+                engine=engine,
+                old=engine,
+                advantages=torch.tensor(s.advantages[1:])[chosen],
+                sample=torch.zeros(len(engine), dtype=torch.long),
+            )
         )
         policy = policy + loss.sum()
         supervised = supervised - (torch.tensor(s.ptx[1:]) * logprobs).sum()

@@ -26,6 +26,7 @@ from palestra.policies.muon import (
 )
 from palestra.policies.optimizers import parameter_groups, stacked_rows
 from palestra.rl.objectives.k25 import K25
+from palestra.rl.objectives.policy_loss import PolicyLoss
 from palestra.rl.types import Batch, Sample
 
 sizes = st.integers(1, 24)
@@ -170,7 +171,9 @@ def supervised(seed: int, vocabulary: int = 400) -> Batch:
 def start(folder: Path, **config: Any) -> DeepSpeedLearner:
     known: dict[str, Any] = {"optimizer": "muon", "lr": 1e-3, "threads": 1, "row_tokens": 32}
     settings = LearnerConfig(**known | config)
-    return DeepSpeedLearner(str(folder), settings, K25(alpha=0.5, beta=2.0, tau=0.05))
+    return DeepSpeedLearner(
+        str(folder), settings, PolicyLoss(objective=K25(alpha=0.5, beta=2.0, tau=0.05))
+    )
 
 
 def weights(learner: DeepSpeedLearner) -> dict[str, torch.Tensor]:

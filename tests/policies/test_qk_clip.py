@@ -18,6 +18,7 @@ from palestra.policies.packing import MicroBatch, micro_batches
 from palestra.policies.qk_clip import QkClip, max_logits
 from palestra.rl.errors import UserError
 from palestra.rl.objectives.k25 import K25
+from palestra.rl.objectives.policy_loss import PolicyLoss
 from palestra.rl.types import Batch, Sample
 
 HEADS = 4
@@ -237,7 +238,9 @@ def test_a_step_without_learning_only_clips(
     AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path)
     settings: dict[str, Any] = {"zero_stage": zero_stage, "optimizer": optimizer, "dtype": dtype}
     config = LearnerConfig(qk_clip=True, threads=1, **settings)
-    learner = DeepSpeedLearner(str(tmp_path), config, K25(alpha=0.5, beta=2.0, tau=0.0))
+    learner = DeepSpeedLearner(
+        str(tmp_path), config, PolicyLoss(objective=K25(alpha=0.5, beta=2.0, tau=0.0))
+    )
     learner.config = learner.config.model_copy(update={"lr": 0.0})
     what = Batch(step=1, samples=supervised(20, 13, 9))
     before = dict(learner.named_weights())

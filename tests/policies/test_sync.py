@@ -19,6 +19,7 @@ from palestra.policies.learner import DeepSpeedLearner
 from palestra.policies.tiny import build
 from palestra.rl.errors import EngineError
 from palestra.rl.objectives.k25 import K25
+from palestra.rl.objectives.policy_loss import PolicyLoss
 from palestra.rl.types import Batch, Completion, Sample
 
 pytestmark = pytest.mark.timeout(1200)
@@ -117,7 +118,9 @@ async def steps(folder: Path) -> None:
 
 async def start_learner(engine: VllmEngine, folder: Path) -> Calls:
     config = LearnerConfig(threads=1, lr=1e-3)
-    learner = DeepSpeedLearner(str(folder), config, K25(alpha=0.5, beta=2.0, tau=0.05))
+    learner = DeepSpeedLearner(
+        str(folder), config, PolicyLoss(objective=K25(alpha=0.5, beta=2.0, tau=0.05))
+    )
     await asyncio.to_thread(learner.connect, Client(engine, asyncio.get_running_loop()))
     return Calls(learner)
 

@@ -24,10 +24,11 @@ from palestra.policies.vllm_worker import RELOAD_LOGGER, Unloaded
 from palestra.policies.weights import LearnerSource, buckets, size_of
 from palestra.rl.errors import EngineError, InfraError, UserError
 from palestra.rl.objectives.k25 import K25
+from palestra.rl.objectives.policy_loss import PolicyLoss
 from palestra.rl.types import Batch
 
 MakeLearner: TypeAlias = Callable[..., DeepSpeedLearner]
-OBJECTIVE = K25(alpha=0.5, beta=2.0, tau=0.05)
+OBJECTIVE = PolicyLoss(objective=K25(alpha=0.5, beta=2.0, tau=0.05))
 SETTINGS: dict[str, Any] = {"threads": 1, "row_tokens": 64, "micro_batch_tokens": 256}
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palestra.rl.advantage import centred, samples, to_sample
-from palestra.rl.types import Group, Message, Outcome, Stop, Trajectory, Turn
+from palestra.rl.advantage import advantages, centred, samples, to_sample
+from palestra.rl.batch import batch_of
+from palestra.rl.config import RLConfig
+from palestra.rl.objectives.config import AdvEstimator
+from palestra.rl.presets import Rule, rule
+from palestra.rl.types import Batch, Group, Message, Outcome, Sample, Stop, Trajectory, Turn
 
 Make = Callable[..., Trajectory]
 rewards = st.lists(st.floats(-5, 5), min_size=1, max_size=12)
@@ -19,6 +26,11 @@ ids = st.lists(st.integers(0, 999), max_size=6).map(tuple)
 
 def group(*trajectories: Trajectory) -> Group:
     return Group(id="g", task_id="task-g", trajectories=trajectories)
+
+
+def taught(*trajectories: Trajectory, **rule: Any) -> list[Sample]:
+    """The samples of one group."""
+    return [sample for own in samples([group(*trajectories)], Rule(**rule)) for sample in own]
 
 
 @given(rewards)
@@ -38,23 +50,121 @@ def test_by_std_divides() -> None:
 @pytest.mark.parametrize("by_std", [True, False])
 def test_a_uniform_or_single_group_yields_nothing(make_trajectory: Make, by_std: bool) -> None:
     same = [make_trajectory(name, reward=0.1) for name in "abc"]
-    assert samples(group(*same), by_std=by_std) == []
-    assert samples(group(same[0]), by_std=by_std) == []
-    assert samples(group(), by_std=by_std) == []
+    assert taught(*same, norm_adv_by_std=by_std) == []
+    assert taught(same[0], norm_adv_by_std=by_std) == []
+    assert taught(norm_adv_by_std=by_std) == []
 
 
 def test_infrastructure_failures_are_in_neither_batch_nor_baseline(make_trajectory: Make) -> None:
     lost = make_trajectory("lost", reward=None, stop=Stop.INFRA_ERROR)
     assert lost.outcome is Outcome.INFRA_FAILURE
     played = [make_trajectory("a", reward=1.0), make_trajectory("b", reward=0.0)]
-    found = samples(group(played[0], lost, played[1], lost))
-    assert found == samples(group(*played))
+    found = taught(played[0], lost, played[1], lost)
+    assert found == taught(*played)
     assert [sample.advantages for sample in found] == [
         (0, 0, 0.5, 0.5, 0.5),
         (0, 0, -0.5, -0.5, -0.5),
     ]
     # A failure beside equal rewards is no signal either.
-    assert samples(group(played[0], lost, replace(played[0], id="c"))) == []
+    assert taught(played[0], lost, replace(played[0], id="c")) == []
+
+
+TWO = [[1.0, 0.0, 0.5], [0.0, 3.0]]
+
+
+def estimated(name: AdvEstimator, *, by_std: bool = False, tau: float = 1.0) -> list[list[float]]:
+    return advantages(TWO, name, by_std=by_std, tau=tau)
+
+
+def test_leave_one_out_compares_with_the_others() -> None:
+    (a, b, c), (d, e) = estimated("leave_one_out")
+    assert (a, b, c) == pytest.approx((1 - 0.5 / 2, 0 - 1.5 / 2, 0.5 - 1 / 2))
+    assert (d, e) == (-3.0, 3.0)
+
+
+@given(rewards, st.floats(0.05, 20))
+def test_log_z_is_between_the_mean_and_the_largest_reward(values: list[float], tau: float) -> None:
+    (found,) = advantages([values], "log_z", by_std=False, tau=tau)
+    log_z = values[0] - found[0]
+    exact = tau * math.log(sum(math.exp(r / tau) for r in values) / len(values))
+    assert log_z == pytest.approx(exact, abs=1e-6)
+    assert sum(values) / len(values) - 1e-6 <= log_z <= max(values) + 1e-6
+
+
+def test_log_z_tends_to_the_mean_and_survives_a_small_tau() -> None:
+    assert estimated("log_z", tau=1e6)[0] == pytest.approx(estimated("mean")[0], abs=1e-5)
+    assert estimated("log_z", tau=1e-4)[1] == pytest.approx([-3.0, 0.0], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["reinforce_plus_plus", "reinforce_plus_plus_baseline"])
+def test_reinforce_plus_plus_is_white_over_the_batch(name: AdvEstimator) -> None:
+    found = estimated(name)
+    flat = [value for own in found for value in own]
+    assert statistics.fmean(flat) == pytest.approx(0, abs=1e-9)
+    assert statistics.pstdev(flat) == pytest.approx(1, abs=1e-5)
+    # Differences within a group keep their size relative to those of another group.
+    assert (found[1][1] - found[1][0]) / (found[0][0] - found[0][1]) == pytest.approx(3.0)
+    shifts = [
+        own[0] * statistics.pstdev(TWO[0] + TWO[1]) - r[0]
+        for own, r in zip(found, TWO, strict=True)
+    ]
+    assert (shifts[0] == pytest.approx(shifts[1])) == (name == "reinforce_plus_plus")
+
+
+def test_none_is_the_reward_and_std_divides_any_of_them() -> None:
+    assert estimated("none") == TWO
+    assert estimated("none", by_std=True)[1] == pytest.approx([0, 2], abs=1e-5)
+    loo, mean = (estimated(name, by_std=True)[0] for name in ("leave_one_out", "mean"))
+    assert loo == pytest.approx([1.5 * value for value in mean])
+
+
+def test_what_becomes_of_a_uniform_group_follows_from_the_objective(
+    make_trajectory: Make,
+) -> None:
+    same = group(*(make_trajectory(name, reward=0.5) for name in "abc"))
+    alone = group(make_trajectory("d", reward=1.0))
+
+    def kept(**config: Any) -> tuple[int, int]:
+        made = rule(RLConfig(**config))
+        return tuple(sum(map(len, samples([one], made))) for one in (same, alone))
+
+    for name in ("k25", "grpo", "rloo", "dapo", "gspo", "cispo", "dr_grpo", "ppo_clip"):
+        assert kept(objective={"name": name}) == (0, 0)
+    for name in ("k15", "k2"):  # tau still pulls the sequence back
+        assert kept(objective={"name": name}) == (3, 0)
+    assert kept(objective={"name": "reinforce_plus_plus"}) == (3, 1)
+    assert kept(adv_estimator="none") == (3, 1)
+    assert kept(kl={"coef": 0.1}) == (3, 0)
+    assert kept(kl={"coef": 0.1}, zero_variance_filter=True) == (0, 0)
+    assert kept(zero_variance_filter=False) == (3, 0)
+    (own,) = samples([same], rule(RLConfig(objective={"name": "k2"})))
+    assert all(not any(sample.advantages) for sample in own)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(1, ()), (2, (5, 3)), (3, (3, 3, 2)), (9, (3, 3, 2))])
+def test_mini_batches_hold_whole_groups_and_are_weighed_by_themselves(
+    make_trajectory: Make, count: int, sizes: tuple[int, ...]
+) -> None:
+    groups = [
+        group(*(make_trajectory(f"{n}{k}", reward=float(k)) for k in range(2))) for n in range(3)
+    ]
+    ptx = samples([group(*(make_trajectory(f"p{k}", reward=float(k)) for k in range(2)))], Rule())
+    by_prompt = Rule(loss_agg_mode="prompt-mean-seq-mean")
+    batch = batch_of(4, groups, ptx[0], by_prompt, mini_batches=count)
+    assert batch.mini_batches == sizes
+    assert len(batch.samples) == 8
+    assert [len(update) for update in batch.updates] == list(sizes or (8,))
+    assert [sample for update in batch.updates for sample in update] == list(batch.samples)
+    one = batch_of(4, groups, ptx[0], by_prompt, mini_batches=1)
+    assert {s.token_ids for s in one.samples} == {s.token_ids for s in batch.samples}
+
+
+def test_no_group_teaches_anything(make_trajectory: Make) -> None:
+    same = group(*(make_trajectory(name, reward=0.5) for name in "abc"))
+    for count in (1, 2):
+        batch = batch_of(1, [same], (), Rule(), mini_batches=count)
+        assert batch == Batch(step=1, samples=())
+        assert batch.updates == [()]
 
 
 @st.composite

@@ -10,9 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palestra.rl.objectives.k25 import K25
+from palestra.rl.objectives.tokens import Tokens
 
 STATES, ACTIONS, TOKENS = 4, 5, 24
 seeds = st.integers(0, 2**31 - 1)
+
+
+def tokens(logprobs: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor) -> Tokens:
+    """Of one sample."""
+    return Tokens(
+        logprobs=logprobs,
+        engine=old,
+        old=old,
+        advantages=advantages,
+        sample=torch.zeros(len(logprobs), dtype=torch.long),
+    )
 
 
 class Table:
@@ -34,7 +46,7 @@ class Table:
     def gradient(self, objective: K25) -> torch.Tensor:
         """Autograd's gradient of the mean loss with respect to the logits."""
         logits = self.logits.clone().requires_grad_()
-        loss, _ = objective(self.chosen(logits), self.old, self.advantages)
+        loss, _ = objective(tokens(self.chosen(logits), self.old, self.advantages))
         (loss.sum() / TOKENS).backward()
         assert logits.grad is not None
         return logits.grad
@@ -72,7 +84,7 @@ def test_value_and_gradient_are_the_closed_form(
         clipped = min(max(ratio, alpha), beta)
         values.append(-(clipped * advantage - pull * math.log(ratio) ** 2))
         weights.append(kept * ratio * advantage - 2 * pull * math.log(ratio))
-    loss, metrics = objective(table.chosen(table.logits), table.old, table.advantages)
+    loss, metrics = objective(tokens(table.chosen(table.logits), table.old, table.advantages))
     torch.testing.assert_close(loss, torch.tensor(values, dtype=torch.float64))
     torch.testing.assert_close(
         table.gradient(objective), table.closed_form(weights), atol=1e-6, rtol=1e-6
@@ -88,7 +100,7 @@ def test_outside_there_is_no_policy_gradient_for_either_sign(
 ) -> None:
     logprob = torch.tensor([-1.0], dtype=torch.float64, requires_grad=True)
     objective = K25(alpha=0.5, beta=2.0, tau=0.0)
-    loss, _ = objective(logprob, logprob.detach() - log_ratio, torch.tensor([advantage]))
+    loss, _ = objective(tokens(logprob, logprob.detach() - log_ratio, torch.tensor([advantage])))
     loss.sum().backward()
     assert logprob.grad is not None and logprob.grad.item() == 0.0
 
@@ -98,7 +110,7 @@ def test_mask_reg_switches_the_pull_back_off_outside_only(ratio: float) -> None:
     def pull(at: float, mask_reg: bool) -> float:
         logprob = torch.tensor([-1.0], dtype=torch.float64, requires_grad=True)
         objective = K25(alpha=0.5, beta=2.0, tau=0.1, mask_reg=mask_reg)
-        loss, _ = objective(logprob, logprob.detach() - math.log(at), torch.zeros(1))
+        loss, _ = objective(tokens(logprob, logprob.detach() - math.log(at), torch.zeros(1)))
         loss.sum().backward()
         assert logprob.grad is not None
         return logprob.grad.item()
@@ -118,7 +130,7 @@ def test_log_ratios_beyond_what_exp_can_hold(
 ) -> None:
     logprob = torch.tensor([log_ratio], dtype=dtype, requires_grad=True)
     advantages = torch.tensor([advantage], dtype=dtype)
-    loss, metrics = K25(alpha=0.5, beta=2.0, tau=0.01)(logprob, torch.zeros(1), advantages)
+    loss, metrics = K25(alpha=0.5, beta=2.0, tau=0.01)(tokens(logprob, torch.zeros(1), advantages))
     loss.sum().backward()
     clipped = 2.0 if log_ratio > 0 else 0.5
     assert loss.item() == pytest.approx(0.01 * log_ratio**2 - clipped * advantage, rel=1e-5)
@@ -134,7 +146,7 @@ def test_log_ratios_beyond_what_exp_can_hold(
 def test_mask_reg_is_finite_there_too() -> None:
     logprob = torch.tensor([200.0, -200.0], requires_grad=True)
     loss, _ = K25(alpha=0.5, beta=2.0, tau=0.01, mask_reg=True)(
-        logprob, torch.zeros(2), torch.tensor([1.0, 1.0])
+        tokens(logprob, torch.zeros(2), torch.tensor([1.0, 1.0]))
     )
     loss.sum().backward()
     assert loss.tolist() == [-2.0, -0.5]
@@ -149,7 +161,7 @@ def test_the_bound_changes_no_bit_of_ordinary_ratios(seed: int) -> None:
     advantages = torch.randn(64, generator=rng)
     logprob = log_ratio.clone().requires_grad_()
     objective = K25(alpha=0.5, beta=2.0, tau=0.01)
-    loss, metrics = objective(logprob, torch.zeros(64), advantages)
+    loss, metrics = objective(tokens(logprob, torch.zeros(64), advantages))
     loss.sum().backward()
 
     plain = log_ratio.clone().requires_grad_()
@@ -174,6 +186,6 @@ def test_on_policy_it_is_reinforce(seed: int, tau: float) -> None:
 
 def test_metrics_carry_no_gradient() -> None:
     logprob = torch.tensor([-1.0], requires_grad=True)
-    _, metrics = K25(alpha=0.5, beta=2.0, tau=0.1)(logprob, torch.zeros(1), torch.ones(1))
+    _, metrics = K25(alpha=0.5, beta=2.0, tau=0.1)(tokens(logprob, torch.zeros(1), torch.ones(1)))
     assert not any(value.requires_grad for value in metrics.values())
     assert metrics["actor/ppo_kl"].item() == pytest.approx(math.exp(-1) - 1 + 1)

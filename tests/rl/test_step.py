@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from palestra.rl.errors import GraderError, PathRefused, UserError
 from palestra.rl.evaluate import Evaluation, evaluate
 from palestra.rl.lost import TooManyInfraFailures
 from palestra.rl.play import draw, grouped
+from palestra.rl.presets import Rule
 from palestra.rl.ptx import InMemory, Source
 from palestra.rl.run import Run
 from palestra.rl.step import draw_ptx, rl_step
 from palestra.rl.train import train
-from palestra.rl.types import Batch, Outcome, Sample, Sampling, Sandbox, Stop, Task, Verdict
+from palestra.rl.types import Batch, Group, Outcome, Sample, Sampling, Sandbox, Stop, Task, Verdict
 
 MakeRun = Callable[..., Run]
 
@@ -63,9 +64,13 @@ def test_a_step_learns_saves_and_publishes_in_this_order(make_run: MakeRun) -> N
 def test_the_batch_holds_exactly_the_samples_of_the_journal(make_run: MakeRun) -> None:
     run = make_run()
     step(1, run)
-    expected = [s for g in grouped(run.journal.trajectories(1)) for s in samples(g)]
+    expected = taught(grouped(run.journal.trajectories(1)))
     assert expected
     assert trainer(run).batches == [Batch(step=1, samples=tuple(expected))]
+
+
+def taught(groups: Sequence[Group]) -> list[Sample]:
+    return [sample for own in samples(groups, Rule()) for sample in own]
 
 
 @pytest.mark.parametrize(("number", "saved"), [(1, False), (2, True), (3, False), (5, True)])
@@ -165,7 +170,7 @@ def test_a_few_infrastructure_failures_are_left_out(make_run: MakeRun) -> None:
     lost = [t for t in run.journal.trajectories(1) if t.task_id == "t0"]
     assert {(t.outcome, t.reward) for t in lost} == {(Outcome.INFRA_FAILURE, None)}
     kept = [g for g in grouped(run.journal.trajectories(1)) if g.task_id != "t0"]
-    expected = tuple(s for g in kept for s in samples(g))
+    expected = tuple(taught(kept))
     assert trainer(run).batches[0].samples == expected
 
 
@@ -189,7 +194,7 @@ def test_a_task_that_cannot_be_played_is_left_out_and_counted(make_run: MakeRun)
     lost = [t for t in played if t.task_id == "t0"]
     assert {(t.outcome, t.reward) for t in lost} == {(Outcome.TASK_FAILURE, None)}
     rest = [g for g in grouped(played) if g.task_id != "t0"]
-    assert trainer(run).batches[0].samples == tuple(s for g in rest for s in samples(g))
+    assert trainer(run).batches[0].samples == tuple(taught(rest))
     rewards = [t.reward.total for t in played if t.reward]
     assert metrics["reward/mean"] == pytest.approx(sum(rewards) / len(rewards))
     again = with_bad(make_run(count=3), "t0")

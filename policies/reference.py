@@ -1,0 +1,27 @@
+"""A frozen copy of the policy that RL started from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import nn
+
+from palestra.policies.packing import MicroBatch
+
+
+class Reference:
+    """Scores tokens as ``module`` did in the beginning; it is on the device only meanwhile."""
+
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        self.module = module.requires_grad_(False).eval()
+        self.device = device
+
+    @torch.no_grad()
+    def logprobs(self, micros: Iterable[MicroBatch]) -> Iterator[torch.Tensor]:
+        """Log-probabilities [N] of each micro-batch's tokens, in host memory."""
+        self.module.to(self.device)
+        for micro in micros:
+            logprobs, _ = self.module(micro.to(self.device))
+            yield logprobs.cpu()
+        self.module.to("cpu")
