@@ -22,9 +22,8 @@ def token_logprobs(
     ``chunk`` tokens at a time and are computed again in the backward pass. Entropy carries no
     gradient.
     """
-    if not len(target_N):
-        empty = hidden_NH.float().sum() * 0 + hidden_NH.new_zeros(0, dtype=torch.float32)
-        return empty, empty.detach()
+    # Without a token there is one empty chunk: the head takes part in every backward pass, or ZeRO
+    # would wait for its gradient from the ranks that have none.
     parts = [
         checkpoint(_chunk, head, hidden, target, temperature, use_reentrant=False)
         for hidden, target, temperature in zip(
