@@ -36,8 +36,8 @@ LOSSES = {
 
 
 def batch(seed: int, sizes: tuple[int, ...] = ()) -> Batch:
-    """Rows of one, two and three samples, of unlike lengths; in mini-batches an odd number of rows, so
-    that a rank has none."""
+    """Rows of one, two and three samples, of unlike lengths; of a mini-batch an odd number, so that
+    a rank has none."""
     rng = random.Random(seed)
     samples = []
     for size in (30, 28, 14, 15, 9, 9, 10):
