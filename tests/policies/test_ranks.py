@@ -60,7 +60,7 @@ def test_two_ranks_learn_what_one_learns(
     name = f"{optimizer}-{zero_stage}"
     for alone, shared in zip(steps(one, name), steps(two, name), strict=True):
         assert shared == pytest.approx(alone, rel=1e-3, abs=1e-5)
-        assert alone["actor/qk_clip_heads"] > 0, "QK-Clip took part"
+    assert any(step["actor/qk_clip_heads"] > 0 for step in steps(one, name)), "QK-Clip took part"
     expected = load_file(one / name / "model.safetensors")
     found = load_file(two / name / "model.safetensors")
     assert expected.keys() == found.keys()
