@@ -221,7 +221,7 @@ def _is_text(key: str) -> bool:
     for known, model, name in _walk(RunConfig):
         if known == key:
             kind = model.model_fields[name].annotation
-            return kind is str or (str in get_args(kind) and get_origin(kind) is not list)
+            return kind is str or (str in get_args(kind) and get_origin(kind) not in (list, dict))
     return False
 
 

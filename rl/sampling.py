@@ -56,9 +56,11 @@ def is_uniform(group: Group) -> bool:
     return len({t.reward.total for t in group.trainable if t.reward is not None}) < 2
 
 
-def sampling_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Tasks played in a step, and the share of groups that teach nothing; after shaping."""
+def sampling_metrics(groups: Sequence[Group], tasks: Sequence[Task]) -> dict[str, float]:
+    """Tasks that may be drawn, those played in a step, and the share of groups that teach nothing;
+    after shaping."""
     return {
+        "sampling/tasks": float(len(tasks)),
         "sampling/groups": float(len(groups)),
         "sampling/uniform_frac": sum(map(is_uniform, groups)) / max(1, len(groups)),
     }

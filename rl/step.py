@@ -46,7 +46,7 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
     for trajectory in trajectories:
         run.journal.add_trajectory(trajectory)
     groups = shape(step, grouped(trajectories), run)
-    metrics |= shaping_metrics(groups) | sampling_metrics(groups)
+    metrics |= shaping_metrics(groups) | sampling_metrics(groups, run.tasks)
     if run.config.toggle.enable:
         metrics |= toggle_metrics(step, groups, run.budgets)
     run.journal.add_shaped(step, groups)

@@ -49,6 +49,8 @@ def test_values_and_sources(recipe: Path) -> None:
         ("rl.steps=5", "rl.steps", 5),
         ("rl.steps = 5", "rl.steps", 5),
         ("name=2024", "name", "2024"),
+        ("rl.budget.by_kind={repair = 7}", "rl.budget.by_kind", {"repair": 7}),
+        ('rl.ptx.files={"data/a.jsonl" = 0.5}', "rl.ptx.files", {"data/a.jsonl": 0.5}),
         ('name="a b"', "name", "a b"),
         ("name=x=y", "name", "x=y"),
         ("tasks.system_prompt=", "tasks.system_prompt", ""),

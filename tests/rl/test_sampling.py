@@ -245,7 +245,7 @@ def test_tasks_of_the_wrong_difficulty_are_left_out(make_run: MakeRun) -> None:
     again = make_run(script=by_task, count=6, sampling=bounds, toggle={"enable": True})
     assert ids(with_chosen(again).tasks) == ids(kept.tasks)
     assert policy(again).asked == [], "it is played once"
-    asyncio.run(rl_step(1, kept))
+    assert asyncio.run(rl_step(1, kept))["sampling/tasks"] == 3.0
     assert {t.task_id for t in run.journal.trajectories(1)} <= {"t3", "t4", "t5"}
     assert run.journal.count_groups(before=2) == 3, "the pass is no step"
 
