@@ -242,7 +242,7 @@ async def gone(
     while True:
         found = left.count() | {"boxes": len(await backend.list(labels))}
         took = time.perf_counter() - began
-        if not any(found.values()) or took > 2 * GONE_S:
+        if not any(found.values()) or took > 4 * GONE_S:
             return found, took
         await asyncio.sleep(0.1)
 

@@ -32,12 +32,12 @@ def write_report(
     how: str,
     machine: Mapping[str, object],
 ) -> None:
-    """Write the figures and print them."""
+    """Write the figures and print them; ``how`` is for those that do not say it themselves."""
     path.parent.mkdir(parents=True, exist_ok=True)
     report = {
         "date": datetime.date.today().isoformat(),
         "machine": dict(machine),
-        "figures": {name: {**figure, "how": how} for name, figure in figures.items()},
+        "figures": {name: {"how": how, **figure} for name, figure in figures.items()},
     }
     path.write_text(json.dumps(report, indent=2) + "\n")
     for name, figure in figures.items():
