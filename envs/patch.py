@@ -16,6 +16,10 @@ from palestra.rl.types import File, Patch, Sandbox, Tree
 LEFT_BEHIND = frozenset({".git", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"})
 """Names of folders and files that are never part of the work, wherever they are."""
 
+SETTINGS = frozenset({"conftest.py", "pytest.ini", ".pytest.ini", "tox.ini"})
+STARTUP = frozenset({"sitecustomize.py", "usercustomize.py"})
+"""Names of files that decide how tests are run, or what Python runs first: nobody's work."""
+
 MAX_CHANGED = 500
 MAX_CHANGE = 1 << 20
 MAX_CHANGES = 4 << 20
@@ -45,9 +49,9 @@ async def collect_patch(tree: Tree, box: Sandbox) -> Patch:
 def patch_of(tree: Tree, found: Mapping[str, File]) -> Patch:
     """The change from ``tree`` to the regular files ``found``.
 
-    Ignored are paths that no pattern of ``tree.work`` matches, names that are not UTF-8, and new
-    names that differ from others only in case or in how their letters are composed. Above a limit
-    the patch is refused.
+    Ignored are paths that no pattern of ``tree.work`` matches, settings of test runners, modules
+    that Python imports by itself, names that are not UTF-8, and new names that differ from others
+    only in case or in how their letters are composed. Above a limit the patch is refused.
     """
     kept = {path: file for path, file in found.items() if _counts(path)}
     before = {path: file for path, file in tree.files.items() if _counts(path)}
@@ -70,6 +74,9 @@ def _is_work(path: str, patterns: Iterable[str]) -> bool:
     try:
         path.encode()
     except UnicodeEncodeError:
+        return False
+    name = path.rpartition("/")[2]
+    if name in SETTINGS | STARTUP or name.endswith(".pth"):
         return False
     return any(fnmatchcase(path, pattern) for pattern in patterns)
 

@@ -2,7 +2,8 @@
 
 A row has the fields of ``Task``; ``visible``, ``test_files`` and ``labels`` may be left out, and
 with a ``tree`` (``tree_json``), which is the agent's work then, ``files`` and ``artifacts`` too. A
-check is an object with ``type`` ``call``, ``script`` or ``unit`` and the fields of that record::
+check is an object with ``type`` ``call``, ``script``, ``unit`` or ``suite`` and the fields of
+that record::
 
     {"id": "add/1", "source": "acme", "kind": "repair", "prompt": "Fix add.py ...",
      "files": {"add.py": "def add(a, b):\\n    return a - b\\n"},
@@ -23,7 +24,7 @@ from pathlib import PurePosixPath
 
 from palestra.envs.rows import BadRow, list_field, text_field
 from palestra.envs.tree_json import tree_from_json, tree_to_json
-from palestra.rl.types import CallCheck, Check, Json, ScriptCheck, Task, UnitCheck
+from palestra.rl.types import CallCheck, Check, Json, ScriptCheck, SuiteCheck, Task, UnitCheck
 
 _FIELDS = frozenset(Task.__dataclass_fields__)
 _OPTIONAL = frozenset({"visible", "test_files", "labels", "tree"})
@@ -79,7 +80,8 @@ def task_from_json(row: Mapping[str, Json]) -> Task:
 
 
 def _check_to_json(check: Check) -> dict[str, Json]:
-    kind = {CallCheck: "call", ScriptCheck: "script", UnitCheck: "unit"}[type(check)]
+    kinds = {CallCheck: "call", ScriptCheck: "script", UnitCheck: "unit", SuiteCheck: "suite"}
+    kind = kinds[type(check)]
     fields = asdict(check)
     return {"type": kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}}
 
@@ -103,8 +105,8 @@ def _checks(row: Mapping[str, Json], name: str) -> tuple[Check, ...]:
 
 def _check(item: Mapping[str, Json]) -> Check:
     kind, identity = item.get("type"), text_field(item, "id")
-    if kind == "unit":
-        return UnitCheck(id=identity)
+    if kind in ("unit", "suite"):
+        return UnitCheck(id=identity) if kind == "unit" else SuiteCheck(id=identity)
     module = text_field(item, "module") if kind in ("call", "script") else ""
     if kind == "call":
         return CallCheck(
@@ -117,7 +119,7 @@ def _check(item: Mapping[str, Json]) -> Check:
     if kind == "script":
         names = tuple(list_field(item, "names"))
         return ScriptCheck(id=identity, module=module, names=names, code=text_field(item, "code"))
-    raise BadRow("field type: not call, script or unit")
+    raise BadRow("field type: not call, script, unit or suite")
 
 
 def _files(row: Mapping[str, Json], name: str) -> dict[str, str]:

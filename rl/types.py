@@ -64,7 +64,20 @@ class UnitCheck:
     id: str
 
 
-Check: TypeAlias = CallCheck | ScriptCheck | UnitCheck
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteCheck:
+    """One test of a pytest or ``unittest`` suite that runs in the process of the code it tests.
+
+    Weaker than the other kinds, whose tests a candidate cannot reach: for suites that go deep into
+    what they test. ``id`` is pytest's; the file is one of ``Task.test_files`` or of the tree.
+
+    Example: ``SuiteCheck(id="tests/test_leap.py::TestLeap::test_century[1900-False]")``
+    """
+
+    id: str
+
+
+Check: TypeAlias = CallCheck | ScriptCheck | UnitCheck | SuiteCheck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from ast import literal_eval
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
-from palestra.rl.errors import BoxDied, SandboxError, UserError
+from palestra.rl.errors import BoxDied, SandboxError
 from palestra.rl.types import (
     CallCheck,
     Check,
@@ -25,31 +23,23 @@ from palestra.rl.types import (
     Patch,
     Sandbox,
     SandboxProvider,
-    ScriptCheck,
+    SuiteCheck,
     Task,
-    UnitCheck,
     Verdict,
     Work,
 )
-from palestra.sandbox.codec import decode, encode
+from palestra.sandbox.codec import decode
 from palestra.sandbox.compare import same, shown
-from palestra.sandbox.process import REPORT_BYTES
-from palestra.sandbox.shipping import PYTHON, booted
-from palestra.sandbox.tree import patched, plain
-from palestra.sandbox.worker import ERROR, FAILED, HELLO, PASSED, TIMEOUT, VALUE
+from palestra.sandbox.plan import canaries, literal, request
+from palestra.sandbox.shipping import PYTHON
+from palestra.sandbox.tree import patched
+from palestra.sandbox.worker import ERROR, FAILED, HELLO, PASSED, SUITE_LIMITS, TIMEOUT, VALUE
 
 CHECK_S = 2.0
 """Processor seconds before a check counts as hung; 1.5 times that by the clock when it is idle."""
 
 MAX_ARTIFACT = 1 << 20
 """Bytes of the largest artifact that is graded."""
-
-_MEMORY = 1 << 30
-_CALL_MODULES = ("sandbox.codec", "sandbox.worker")
-TEST_MODULES = (*_CALL_MODULES, "sandbox.peer", "sandbox.tester")
-_PRELOAD_FROM = 4
-PRELOAD = ["collections", "functools", "heapq", "itertools", "math", "operator", "random", "re"]
-PRELOAD += ["string", "typing"]
 
 
 async def run_checks(
@@ -70,7 +60,7 @@ async def run_checks(
         return [[] for _ in jobs]
     ended = await box.exec(
         PYTHON,
-        stdin=_request(jobs, check_s),
+        stdin=request(jobs, check_s),
         env={"PYTHONHASHSEED": "0"},
         timeout=timeout,
         max_output=4096,
@@ -85,10 +75,12 @@ def judged(jobs: Sequence[CheckJob], ended: ExecResult) -> list[list[CheckResult
         raise SandboxError(f"the worker did not start: {_why(ended)}")
     answers = _answers(ended.report[len(HELLO) :])
     missing = "time limit" if ended.timed_out else "no answer: the run was ended"
-    return [
-        [_judge(check, answers.get((n, i)), missing) for i, check in enumerate(job.checks)]
-        for n, job in enumerate(jobs)
-    ]
+    found: list[list[CheckResult]] = []
+    for n, job in enumerate(jobs):
+        given = {index: answer for (number, index), answer in answers.items() if number == n}
+        forged = _forged(job, given, missing)
+        found.append([_judge(c, given.get(i), missing, forged) for i, c in enumerate(job.checks)])
+    return found
 
 
 @runtime_checkable
@@ -152,7 +144,8 @@ class _Grader:
         if isinstance(job, str):
             nothing = {check.id: False for check in task.hidden}
             return Verdict(outcome=Outcome.GRADED, passed=nothing, reason=job)
-        timeout = self._timeout or 10.0 + self._check_s * len(task.hidden)
+        shares = [SUITE_LIMITS if isinstance(c, SuiteCheck) else 1.0 for c in task.hidden]
+        timeout = self._timeout or 10.0 + self._check_s * sum(shares)
         try:
             async with self._turn():
                 runs = self._runner.run([job], timeout=timeout, check_s=self._check_s)
@@ -215,85 +208,6 @@ def _why(ended: ExecResult) -> str:
     return text[-1] if text else f"exit code {ended.exit_code}, signal {ended.signal}"
 
 
-# --- what is sent --------------------------------------------------------------------------------
-
-
-def _request(jobs: Sequence[CheckJob], check_s: float) -> bytes:
-    """Boot frame (code and candidates), then the tests, which candidates must not inherit."""
-    plan, secret = plan_of(jobs, check_s)
-    return booted(TEST_MODULES if secret else _CALL_MODULES, "sandbox.worker", plan) + secret
-
-
-def plan_of(jobs: Sequence[CheckJob], check_s: float) -> tuple[dict[str, object], bytes]:
-    """The plan of ``worker.main``, and the tests, which follow it on standard input.
-
-    Raises ``UserError`` for a check whose literals cannot be read.
-    """
-    found: list[dict[str, object]] = []
-    secrets: list[bytes] = []
-    offset = 0
-    for job in jobs:
-        secret = _secret(job)
-        found.append(_planned(job, (offset, len(secret))))
-        secrets.append(secret)
-        offset += len(secret)
-    units = any(isinstance(check, UnitCheck) for job in jobs for check in job.checks)
-    plan = {
-        "jobs": found,
-        "secret": offset,
-        "check_s": check_s,
-        "memory": _MEMORY,
-        # A share each, so that one candidate cannot use up what the report may hold.
-        "room": min(1 << 20, REPORT_BYTES * 3 // 4 // len(jobs)),
-        "preload": (["unittest"] if units else [])
-        + (PRELOAD if len(jobs) >= _PRELOAD_FROM else []),
-    }
-    return plan, b"".join(secrets)
-
-
-def _planned(job: CheckJob, secret: tuple[int, int]) -> dict[str, object]:
-    plain([*job.files, *job.tree])
-    files = {
-        path: (text.encode("utf-8", "surrogatepass"), False) for path, text in job.files.items()
-    }
-    files |= {path: (file.data, file.executable) for path, file in job.tree.items()}
-    calls = [
-        (index, check.module, check.function, _arguments(check))
-        for index, check in enumerate(job.checks)
-        if isinstance(check, CallCheck)
-    ]
-    tests = [i for i, check in enumerate(job.checks) if not isinstance(check, CallCheck)]
-    return {"files": files, "calls": calls, "tests": tests, "secret": secret}
-
-
-def _secret(job: CheckJob) -> bytes:
-    numbered = list(enumerate(job.checks))
-    scripts = [
-        (i, c.module, tuple(c.names), c.code) for i, c in numbered if isinstance(c, ScriptCheck)
-    ]
-    units = [(i, c.id) for i, c in numbered if isinstance(c, UnitCheck)]
-    if not scripts and not units:
-        return b""
-    return encode({"scripts": scripts, "units": units, "files": dict(job.test_files)})
-
-
-def _arguments(check: CallCheck) -> bytes:
-    value, data = _literal(check.args)
-    if not isinstance(value, tuple):
-        raise UserError(f"check {check.id}: args must be the text of a tuple, not {check.args!r}")
-    return data
-
-
-@lru_cache(maxsize=1 << 14)
-def _literal(text: str) -> tuple[object, bytes]:
-    """The value of a literal of our own task data (never change it), and its encoding."""
-    try:
-        value = literal_eval(text)
-        return value, encode(value)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise UserError(f"not a Python literal: {text[:60]!r}: {error}") from error
-
-
 # --- what comes back -----------------------------------------------------------------------------
 
 
@@ -311,10 +225,25 @@ def _answers(report: bytes) -> dict[tuple[int, int], tuple[bytes, bytes]]:
     return found
 
 
-def _judge(check: Check, answer: tuple[bytes, bytes] | None, missing: str) -> CheckResult:
+def _forged(job: CheckJob, given: Mapping[int, tuple[bytes, bytes]], missing: str) -> str:
+    """Why no test of the job's suite is believed; empty when every canary failed as it must."""
+    for index in canaries(job):
+        kind, data = given.get(index, (ERROR, missing.encode()))
+        if kind == PASSED:
+            return f"a test that must fail passed: {data.decode(errors='replace')[:100]}"
+        if kind != FAILED:
+            return data.decode(errors="replace")[:200]
+    return ""
+
+
+def _judge(
+    check: Check, answer: tuple[bytes, bytes] | None, missing: str, forged: str
+) -> CheckResult:
     if answer is None:
         return CheckResult(id=check.id, passed=False, got=missing)
     kind, data = answer
+    if isinstance(check, SuiteCheck) and forged and kind == PASSED:
+        return CheckResult(id=check.id, passed=False, got=forged)
     if kind in (ERROR, TIMEOUT, FAILED):
         return CheckResult(id=check.id, passed=False, got=data.decode(errors="replace")[:200])
     if isinstance(check, CallCheck):
@@ -323,7 +252,7 @@ def _judge(check: Check, answer: tuple[bytes, bytes] | None, missing: str) -> Ch
 
 
 def _judge_value(check: CallCheck, data: bytes) -> CheckResult:
-    expected, encoded = _literal(check.expected)
+    expected, encoded = literal(check.expected)
     # Far larger than expected cannot be right, and decoding hostile sets takes quadratic time.
     if len(data) > 4 * len(encoded) + 4096:
         return CheckResult(id=check.id, passed=False, got="value too large")

@@ -11,6 +11,7 @@ import os
 import sys
 
 from palestra.sandbox.peer import Peer, Proxy, plain_value
+from palestra.sandbox.recorder import recorder
 from palestra.sandbox.worker import describe
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import unittest
     from collections.abc import Callable, Iterable, Mapping
     from types import ModuleType
-    from typing import Any, TypedDict
+    from typing import TypedDict
 
     class Secret(TypedDict):
         """The tests of one job: ``(index, module, names, code)``, ``(index, id)``, their files."""
@@ -145,7 +146,13 @@ class Tester:
                 continue
             suite.addTest(test)
             indices[id(test)] = index
-        result = _recorder(self._peer, indices, self._emit)
+
+        def done(test: unittest.TestCase, good: bool, text: bytes) -> None:
+            self._stop_if_lost()
+            if id(test) in indices:
+                self._emit(indices.pop(id(test)), good, text)
+
+        result = recorder(done)
         # They subtract, and with that would tell the candidate what is expected.
         for name in ("assertAlmostEqual", "assertNotAlmostEqual"):
             setattr(unittest.TestCase, name, _on_plain(getattr(unittest.TestCase, name)))
@@ -176,49 +183,6 @@ def _plain(case: unittest.TestCase, value: object) -> object:
     if not found:
         case.fail("the candidate's value is not plain data")
     return plain
-
-
-def _recorder(peer: Peer, indices: dict[int, int], emit: Emit) -> unittest.TestResult:
-    """A result that emits each test when it ends; only a plain success counts as passed."""
-    import unittest
-
-    class Recorder(unittest.TestResult):
-        text = b""
-        good = False
-
-        def startTest(self, test: unittest.TestCase) -> None:
-            super().startTest(test)
-            self.good, self.text = False, b""
-
-        def addSuccess(self, test: unittest.TestCase) -> None:
-            self.good = True
-
-        def addError(self, test: object, err: Any) -> None:
-            self.good, self.text = False, describe(err[1])
-
-        addFailure = addError
-
-        def addSubTest(self, test: object, subtest: object, err: Any) -> None:
-            if err is not None:
-                self.good, self.text = False, describe(err[1])
-
-        def addSkip(self, test: unittest.TestCase, reason: str) -> None:
-            self.good, self.text = False, b"skipped: " + reason.encode(errors="replace")[:150]
-
-        def addExpectedFailure(self, test: object, err: object) -> None:
-            self.good, self.text = False, b"expected failure"
-
-        def addUnexpectedSuccess(self, test: object) -> None:
-            self.good, self.text = False, b"unexpected success"
-
-        def stopTest(self, test: unittest.TestCase) -> None:
-            super().stopTest(test)
-            if peer.lost:
-                os._exit(0)
-            if id(test) in indices:
-                emit(indices.pop(id(test)), self.good, self.text)
-
-    return Recorder()
 
 
 def module_name(path: str) -> str:

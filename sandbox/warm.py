@@ -15,7 +15,8 @@ from typing import cast
 from palestra.rl.errors import SandboxError
 from palestra.rl.types import CheckJob, CheckResult, Sandbox, SandboxProvider
 from palestra.sandbox.base import completed
-from palestra.sandbox.checks import CHECK_S, judged, plan_of, run_checks
+from palestra.sandbox.checks import CHECK_S, judged, run_checks
+from palestra.sandbox.plan import plan_of
 from palestra.sandbox.shipping import framed
 from palestra.sandbox.warm_box import WarmBackend, Zygote, tried
 

@@ -17,10 +17,10 @@ from palestra.rl.errors import SandboxError
 from palestra.rl.types import ExecResult
 from palestra.sandbox.base import BoxSpec, completed
 from palestra.sandbox.capture import Capture
-from palestra.sandbox.checks import PRELOAD, TEST_MODULES
 from palestra.sandbox.keeper import destroy
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.local import LocalBox, WarmLaunch
+from palestra.sandbox.plan import PRELOAD, SUITE_MODULES
 from palestra.sandbox.process import REPORT_BYTES, kill_group
 from palestra.sandbox.shipping import PYTHON, booted
 from palestra.sandbox.zygote import LATE, READY, WORN
@@ -189,7 +189,7 @@ def _boot(launch: WarmLaunch, limits: Limits, report: int, *, trial: bool = Fals
         "preload": list(_PRELOAD),
         "trial": trial,
     }
-    return booted((*TEST_MODULES, "sandbox.zygote"), "sandbox.zygote", config)
+    return booted((*SUITE_MODULES, "sandbox.zygote"), "sandbox.zygote", config)
 
 
 def _drain(fd: int, sink: Capture) -> None:

@@ -18,15 +18,16 @@ from palestra.sandbox.codec import decode, encode
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn, TypedDict
+    from typing import Any, NoReturn, TypedDict
 
     class Job(TypedDict):
-        """One candidate: its files (bytes, executable), ``(index, module, function, arguments)``
-        and its tests."""
+        """One candidate: its files (bytes, mode), ``(index, module, function, arguments)``, its
+        tests and those of a suite."""
 
-        files: dict[str, tuple[bytes, bool]]
+        files: dict[str, tuple[bytes, int]]
         calls: list[tuple[int, str, str, bytes]]
         tests: list[int]
+        suite: list[int]
         secret: tuple[int, int]
 
     class Plan(TypedDict):
@@ -44,6 +45,9 @@ HELLO = b"palestra 1"
 VALUE, ERROR, PASSED, FAILED, TIMEOUT = b"v", b"e", b"p", b"f", b"t"
 
 _TMP = os.environ.get("TMPDIR", "/tmp")
+SUITE_LIMITS = 5.0
+"""A test of a suite, which imports a whole project, may take so many times the limit of a check."""
+
 _HEADER = 9
 _MAX_RESTARTS = 20
 # A busy check is stopped after one limit of processor time, an idle one after 1.5 limits by the
@@ -143,22 +147,24 @@ class Supervisor:
         calls = [call[0] for call in self._job["calls"]]
         self._supervise(calls, self._start_calls, VALUE + ERROR)
         self._supervise(list(self._job["tests"]), self._start_tests, PASSED + FAILED)
+        self._supervise(list(self._job["suite"]), self._start_suite, PASSED + FAILED, SUITE_LIMITS)
 
     def _supervise(
         self,
         pending: list[int],
-        start: Callable[[list[int]], tuple[list[int], int]],
+        start: Callable[[list[int]], tuple[list[int], int, bytes]],
         kinds: bytes,
+        limits: float = 1.0,
     ) -> None:
         for _ in range(_MAX_RESTARTS):
             if not pending or self._hung >= _HUNG_LIMITS * self._plan["check_s"]:
                 break
             try:
-                children, fd = start(pending)
+                children, fd, token = start(pending)
             except OSError as error:
                 self._emit(pending.pop(0), ERROR, describe(error))
                 continue
-            watch = Watch(fd, children, pending, kinds, self._plan["check_s"])
+            watch = Watch(fd, children, pending, kinds, limits * self._plan["check_s"], token)
             kind, text = watch.run(self._emit)
             for child in children:
                 end(child)
@@ -176,15 +182,24 @@ class Supervisor:
         self._room -= len(data)
         write(self._report, self._number.to_bytes(4, "big") + frame(index, kind, data))
 
-    def _start_calls(self, pending: list[int]) -> tuple[list[int], int]:
+    def _start_calls(self, pending: list[int]) -> tuple[list[int], int, bytes]:
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
             leave(lambda: self._candidate([writer], lambda: self._answer(pending, writer)))
         os.close(writer)
-        return [pid], reader
+        return [pid], reader, b""
 
-    def _start_tests(self, pending: list[int]) -> tuple[list[int], int]:
+    def _start_suite(self, pending: list[int]) -> tuple[list[int], int, bytes]:
+        reader, writer = os.pipe()
+        token = os.urandom(16)
+        pid = self._secret.fork()
+        if pid == 0:
+            leave(lambda: self._suite(pending, writer, token))
+        os.close(writer)
+        return [pid], reader, token
+
+    def _start_tests(self, pending: list[int]) -> tuple[list[int], int, bytes]:
         to_candidate, to_tester, results = os.pipe(), os.pipe(), os.pipe()
         candidate = os.fork()
         if candidate == 0:
@@ -201,14 +216,35 @@ class Supervisor:
             leave(lambda: self._test(pending, to_tester[0], to_candidate[1], results[1]))
         for fd in (*to_candidate, *to_tester, results[1]):
             os.close(fd)
-        return [tester, candidate], results[0]
+        return [tester, candidate], results[0], b""
 
     def _candidate(self, fds: list[int], then: Callable[[], None]) -> None:
+        self._settle(fds, self._job["files"])
+        then()
+
+    def _suite(self, pending: list[int], writer: int, token: bytes) -> None:
+        from palestra.sandbox.suite import Suite
+
+        secret: Any = self._secret.read(*self._job["secret"])
+        tests = {path: text.encode() for path, text in secret["files"].items()}
+        read_only = {path: (data, 0o444) for path, data in tests.items()}
+        folder = self._settle([writer], {**self._job["files"], **read_only})
+        import_sites()
+
+        def emit(index: int, passed: bool, text: bytes) -> None:
+            write(writer, frame(index, PASSED if passed else FAILED, token + text))
+
+        files = {path: data for path, (data, _) in self._job["files"].items()}
+        wanted = [each for each in secret["suite"] if each[0] in pending]
+        Suite(folder, files, tests, wanted, emit).run()
+
+    def _settle(self, fds: list[int], files: dict[str, tuple[bytes, int]]) -> str:
+        """Become the process of a candidate, whose files lie in the folder returned."""
         os.setpgid(0, 0)
         keep_only(fds)
         limit(self._plan["memory"])
         folder = f"{_TMP}/job-{self._number}-{os.getpid()}"
-        lay_out(folder, self._job["files"])
+        lay_out(folder, files)
         os.chdir(folder)
         sys.path[:0] = [folder, f"{folder}/src"]
         # It is no archive: to find that out would take as long as to import from it.
@@ -217,7 +253,7 @@ class Supervisor:
         sys.modules["__main__"] = type(sys)("__main__")
         for path in self._job["files"]:
             sys.modules.pop(path.removeprefix("src/").split("/")[0].removesuffix(".py"), None)
-        then()
+        return folder
 
     def _answer(self, pending: list[int], writer: int) -> None:
         for index, module, function, arguments in self._job["calls"]:
@@ -251,13 +287,20 @@ class Watch:
     """Reads the answers of one child until all came, one hangs, or the child ends."""
 
     def __init__(
-        self, fd: int, children: list[int], pending: list[int], kinds: bytes, check_s: float
+        self,
+        fd: int,
+        children: list[int],
+        pending: list[int],
+        kinds: bytes,
+        check_s: float,
+        token: bytes,
     ) -> None:
         self._fd = fd
         self._children = children
         self._pending = pending
         self._kinds = kinds
         self._check_s = check_s
+        self._token = token
         self._buffer = bytearray()
         self._mark()
 
@@ -296,7 +339,10 @@ class Watch:
                 return False
             if len(self._buffer) < _HEADER + size:
                 return True
-            emit(index, kind, bytes(self._buffer[_HEADER : _HEADER + size]))
+            data = bytes(self._buffer[_HEADER : _HEADER + size])
+            if not data.startswith(self._token):
+                return False
+            emit(index, kind, data[len(self._token) :])
             self._pending.remove(index)
             del self._buffer[: _HEADER + size]
             self._mark()
@@ -368,15 +414,22 @@ def limit(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def lay_out(folder: str, files: dict[str, tuple[bytes, bool]]) -> None:
-    """Write the candidate's files: their bytes, and whether they may be executed."""
+def import_sites() -> None:
+    """Add the packages that are installed in the box, which suites may need."""
+    import site
+
+    site.addsitepackages(set(sys.path))
+
+
+def lay_out(folder: str, files: dict[str, tuple[bytes, int]]) -> None:
+    """Write files with their modes."""
     os.mkdir(folder)  # noqa: PTH102
-    for path, (data, executable) in files.items():
+    for path, (data, mode) in files.items():
         full = f"{folder}/{path}"
         if "/" in path:
             os.makedirs(os.path.dirname(full), exist_ok=True)  # noqa: PTH103, PTH120
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        fd = os.open(full, flags, 0o755 if executable else 0o644)
+        fd = os.open(full, flags, mode)
         write(fd, data)
         os.close(fd)
 

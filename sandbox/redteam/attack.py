@@ -84,22 +84,34 @@ def _made(text: str | Callable[[Task], str], task: Task) -> str:
     return text if isinstance(text, str) else text(task)
 
 
+def work_paths(task: Task) -> tuple[str, ...]:
+    """Paths of the work: the artifacts, or what a solution changes in a tree."""
+    return task.artifacts or tuple(task.reference)
+
+
 def python_artifacts(task: Task) -> Iterator[str]:
-    """Paths of the artifacts that are Python modules."""
-    return (path for path in task.artifacts if path.endswith(".py"))
+    """Those of them that are Python modules."""
+    return (path for path in work_paths(task) if path.endswith(".py"))
+
+
+def _start(task: Task, path: str) -> str:
+    """The text that a file starts with; empty where it is to be made."""
+    if task.tree is not None and path in task.tree.files:
+        return task.tree.files[path].data.decode(errors="replace")
+    return task.files.get(path, "")
 
 
 def program(task: Task, path: str, code: str, *, keeps: bool = False) -> str:
     """The text the task starts with, then ``code``, then its ``attack`` under every name wanted."""
     names = () if keeps else entries(task, path)
     bound = "".join(f"{name} = " for name in names) + "attack\n" if names else ""
-    start = task.files.get(path, "")
+    start = _start(task, path)
     return f"{start if _tree(start) else ''}\n{_INERT}\n{code}\n{bound}"
 
 
 def entries(task: Task, path: str) -> tuple[str, ...]:
     """Names of one artifact that tests may ask for, as prompt and starting text tell them."""
-    module = ".".join(PurePosixPath(path).with_suffix("").parts)
+    module = ".".join(PurePosixPath(path.removeprefix("src/")).with_suffix("").parts)
     found: dict[str, None] = {}
     for check in task.hidden:
         if isinstance(check, CallCheck) and check.module == module:
@@ -117,7 +129,7 @@ def entries(task: Task, path: str) -> tuple[str, ...]:
 
 
 def _variables(task: Task) -> Mapping[str, str]:
-    path = task.artifacts[0] if task.artifacts else "solution.py"
+    path = next(iter(work_paths(task)), "solution.py")
     return {
         "ARTIFACT": path,
         "ENTRIES": " ".join(entries(task, path)),

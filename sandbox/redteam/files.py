@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from palestra.rl.types import Task
-from palestra.sandbox.redteam.attack import Attack
+from palestra.sandbox.redteam.attack import Attack, work_paths
 
 _MODULES = "sitecustomize usercustomize unittest json math re codecs random typing encodings pytest"
 _FOLDERS = '. "$HOME" "$TMPDIR" /tmp .tmp /usr/lib/python3/dist-packages'
 
 
 def _has_artifact(task: Task) -> bool:
-    return bool(task.artifacts)
+    return bool(work_paths(task))
 
 
 FILES: Mapping[str, Attack] = {
