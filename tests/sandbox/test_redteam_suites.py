@@ -70,9 +70,11 @@ def task_of(*checks: Check) -> Task:
     )
 
 
-@pytest.fixture(params=auto.LOCAL)
+@pytest.fixture(params=[*auto.LOCAL, *(["docker"] if "DOCKER_HOST" in os.environ else [])])
 def boxes(request: pytest.FixtureRequest, tmp_path: Path) -> SandboxProvider:
-    return auto.make(request.param, root=tmp_path)
+    if request.param != "docker":
+        return auto.make(request.param, root=tmp_path)
+    return auto.make("docker", image=os.environ.get("PALESTRA_TEST_IMAGE", "agentbase:bookworm"))
 
 
 TASK = task_of(*SUITE)
