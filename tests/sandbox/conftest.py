@@ -13,10 +13,13 @@ import pytest
 
 from palestra.rl.errors import SandboxError
 from palestra.rl.types import SandboxProvider
+from palestra.sandbox import auto
 from palestra.sandbox.bubblewrap import Bubblewrap
 from palestra.sandbox.checks import Fresh, Runner
 from palestra.sandbox.landlock import Landlock
 from palestra.sandbox.warm import problem_of, warm
+
+_DOCKER = bool(os.environ.get("DOCKER_HOST"))
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
@@ -33,6 +36,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def provider(request: pytest.FixtureRequest, tmp_path: Path) -> SandboxProvider:
     """Boxes below a folder of this test; skips where the machine lacks the mechanism."""
     return _made(request.param, tmp_path)
+
+
+@pytest.fixture(params=["bubblewrap", "landlock", *(["docker"] if _DOCKER else [])])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> SandboxProvider:
+    """As ``provider``, and Docker where there is one."""
+    if request.param == "docker":
+        image = os.environ.get("PALESTRA_TEST_IMAGE", "agentbase:bookworm")
+        return auto.make("docker", image=image)
+    return _made(Bubblewrap if request.param == "bubblewrap" else Landlock, tmp_path)
 
 
 @pytest.fixture(scope="session", params=["fresh", "warm", "landlock"])

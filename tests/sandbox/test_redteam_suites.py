@@ -70,13 +70,6 @@ def task_of(*checks: Check) -> Task:
     )
 
 
-@pytest.fixture(params=[*auto.LOCAL, *(["docker"] if "DOCKER_HOST" in os.environ else [])])
-def boxes(request: pytest.FixtureRequest, tmp_path: Path) -> SandboxProvider:
-    if request.param != "docker":
-        return auto.make(request.param, root=tmp_path)
-    return auto.make("docker", image=os.environ.get("PALESTRA_TEST_IMAGE", "agentbase:bookworm"))
-
-
 TASK = task_of(*SUITE)
 
 
@@ -107,9 +100,9 @@ FOOLED = 6
 
 
 @pytest.mark.parametrize("family", BESIDE)
-def test_no_attack_passes_a_test_of_a_suite(boxes: SandboxProvider, family: str) -> None:
+def test_no_attack_passes_a_test_of_a_suite(anywhere: SandboxProvider, family: str) -> None:
     applied = [name for name, attack in FAMILIES[family].items() if attack.applies(TASK)]
-    assert gained(applied, boxes) == dict.fromkeys(applied, "")
+    assert gained(applied, anywhere) == dict.fromkeys(applied, "")
 
 
 def test_suites_believe_values_that_are_equal_to_anything(tmp_path: Path) -> None:
@@ -118,8 +111,8 @@ def test_suites_believe_values_that_are_equal_to_anything(tmp_path: Path) -> Non
     assert "always-equal" in winners and {ATTACKS[name].row for name in winners} == {FOOLED}
 
 
-def test_an_honest_solution_passes(boxes: SandboxProvider) -> None:
-    verdict = asyncio.run(make_grader(boxes)(TASK, work_of(TASK, TASK.reference)))
+def test_an_honest_solution_passes(anywhere: SandboxProvider) -> None:
+    verdict = asyncio.run(make_grader(anywhere)(TASK, work_of(TASK, TASK.reference)))
     assert verdict.solved, verdict.reason
 
 
@@ -158,14 +151,14 @@ def test_answers_without_the_token_are_not_taken(tmp_path: Path) -> None:
     assert verdict.outcome is Outcome.GRADED and not any(verdict.passed.values())
 
 
-def test_conftests_and_start_up_files_are_nobodys_work(boxes: SandboxProvider) -> None:
+def test_conftests_and_start_up_files_are_nobodys_work(anywhere: SandboxProvider) -> None:
     """Collected from a box where an agent left them in every folder."""
     script = "for d in . src tests src/pkg; do mkdir -p $d; for f in conftest.py pytest.ini tox.ini"
     script += " sitecustomize.py usercustomize.py evil.pth; do echo 'raise SystemExit' > $d/$f;"
     script += f" done; done; printf 'def f(x): return 0' > {PATH}; echo 1 > tests/test_solution.py"
 
     async def play() -> Work:
-        async with boxes.open() as box:
+        async with anywhere.open() as box:
             await Complete(run_checks).setup(TASK, box)
             await box.exec(script)
             return await collect(TASK, box)
@@ -173,7 +166,7 @@ def test_conftests_and_start_up_files_are_nobodys_work(boxes: SandboxProvider) -
     work = asyncio.run(play())
     assert isinstance(work, Patch) and set(work.files) == {PATH, "tests/test_solution.py"}
     assert {"conftest.py", "tests/pytest.ini", "src/evil.pth"} <= set(work.ignored)
-    verdict = asyncio.run(make_grader(boxes)(TASK, work))
+    verdict = asyncio.run(make_grader(anywhere)(TASK, work))
     assert not any(verdict.passed.values())
 
 
@@ -183,10 +176,10 @@ PROXIED = task_of(UnitCheck(id="tests.test_solution.T.test_list"))
 ROWS = (1, 2, 4, 9, 12, 13, 14, 19, 22, 23)
 
 
-def test_no_attack_on_files_passes_a_tree(boxes: SandboxProvider) -> None:
+def test_no_attack_on_files_passes_a_tree(anywhere: SandboxProvider) -> None:
     names = [n for n, a in ATTACKS.items() if a.row in ROWS and a.applies(PROXIED)]
     assert len(names) > 20
-    assert gained(names, boxes, PROXIED) == dict.fromkeys(names, "")
+    assert gained(names, anywhere, PROXIED) == dict.fromkeys(names, "")
 
 
 def git(folder: Path, *words: str) -> None:

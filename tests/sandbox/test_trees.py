@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from palestra.rl.types import (
     File,
     Outcome,
     Patch,
-    SandboxProvider,
     ScriptCheck,
     Task,
     Tree,
@@ -25,7 +23,6 @@ from palestra.rl.types import (
 from palestra.sandbox import auto
 from palestra.sandbox.checks import Runner, make_grader
 from palestra.sandbox.memo import remembering_grader
-from palestra.sandbox.warm import warm
 
 TESTS = """
 import unittest
@@ -63,25 +60,13 @@ TASK = Task(
 FIXED = File(data=b"from pkg.data import TWO\ndef double(x): return TWO * x\n")
 
 
-@pytest.fixture(params=[*auto.LOCAL, "warm"])
-def judge(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., object]:
-    """A grader by a fresh box of each backend here, and by a warm one."""
-    boxes = auto.make("bubblewrap" if request.param == "warm" else request.param, root=tmp_path)
-
-    @asynccontextmanager
-    async def judging() -> AsyncIterator[SandboxProvider | Runner]:
-        if request.param != "warm":
-            yield boxes
-            return
-        kept = warm(boxes)
-        assert kept is not None
-        yield kept
-        await kept.close()
+@pytest.fixture
+def judge(runner: Runner) -> Callable[..., object]:
+    """Verdicts on patches, by fresh and by warm boxes."""
+    grade = make_grader(runner)
 
     async def graded(*patches: Patch) -> list[Verdict]:
-        async with judging() as by:
-            grade = make_grader(by)
-            return [await grade(TASK, patch) for patch in patches]
+        return [await grade(TASK, patch) for patch in patches]
 
     return lambda *patches: asyncio.run(graded(*patches))
 
