@@ -90,7 +90,7 @@ class LearnerConfig(Settings):
     """Tokens of one packed micro-batch, padding included."""
     row_tokens: int = Field(default=512, ge=16)
     """Length of a packed row; a longer sample gets a row of its own."""
-    logprob_chunk: int = Field(default=2048, ge=1)
+    logprob_chunk: int = Field(default=512, ge=1)
     """Tokens whose logits exist at once."""
     threads: int = Field(default=2, ge=1)
     """Torch threads of the learner on CPU."""

@@ -357,8 +357,16 @@ class DeepSpeedLearner:
         guards.resident(self._offloaded, ("weights",))
         import deepspeed
 
-        parameters = list(self.engine.module.model.named_parameters())
+        tensors = named_tensors(self.engine.module.model)
         if self.config.zero_stage < 3:
-            return parameters
-        with deepspeed.zero.GatheredParameters([p for _, p in parameters]):
-            return [(name, p.detach().clone()) for name, p in parameters]
+            return tensors
+        partitioned = [tensor for _, tensor in tensors if hasattr(tensor, "ds_id")]
+        with deepspeed.zero.GatheredParameters(partitioned):
+            return [(name, tensor.detach().clone()) for name, tensor in tensors]
+
+
+def named_tensors(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """What a checkpoint holds: parameters, and buffers that are kept (a router's bias)."""
+    kept = model.state_dict().keys()
+    buffers = [(name, buffer) for name, buffer in model.named_buffers() if name in kept]
+    return [*model.named_parameters(), *buffers]

@@ -40,10 +40,10 @@ def _chunk(
     target: torch.Tensor,
     temperature: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    logits = head(hidden).float() / temperature[:, None]
+    logits = head(hidden).float().div_(temperature[:, None])
     normaliser = logits.logsumexp(-1)
     chosen = logits.gather(-1, target[:, None])[:, 0]
     with torch.no_grad():
-        probabilities = (logits - normaliser[:, None]).exp()
-        entropy = normaliser - (probabilities * logits).sum(-1)
+        probabilities = (logits - normaliser[:, None]).exp_()
+        entropy = normaliser - torch.einsum("nv,nv->n", probabilities, logits)
     return chosen - normaliser, entropy

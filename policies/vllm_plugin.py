@@ -3,7 +3,8 @@
 It registers the "shm" weight-transfer backend and, on CPU, replaces vLLM's prepacked linear layers
 by plain ones. A prepacked copy of a tied output head would go stale when weights are updated; and
 rows are padded to a number at which MKL computes each the same whatever stands beside it, so that a
-run can be repeated whichever other episodes happen to be in flight.
+run can be repeated whichever other episodes happen to be in flight. Experts are packed again after
+a weight update, which vLLM 0.32 forgets on CPU.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ def register() -> None:
         module = "palestra.policies.shm_transfer"
         WeightTransferEngineFactory.register_engine("shm", module, "ShmWeightTransferEngine")
         WeightTransferTrainerFactory.register_engine("shm", module, "ShmTrainerEngine")
-    if current_platform.is_cpu() and os.environ.get("PALESTRA_ROW_INVARIANT", "1") == "1":
-        _make_cpu_linear_row_invariant()
+    if current_platform.is_cpu():
+        _pack_cpu_experts_after_updates()
+        if os.environ.get("PALESTRA_ROW_INVARIANT", "1") == "1":
+            _make_cpu_linear_row_invariant()
 
 
 def _make_cpu_linear_row_invariant() -> None:
@@ -49,3 +52,22 @@ def _make_cpu_linear_row_invariant() -> None:
         layer.cpu_linear = linear
 
     utils.dispatch_cpu_unquantized_gemm = dispatch
+
+
+def _pack_cpu_experts_after_updates() -> None:
+    """At start-up vLLM packs the experts for its CPU kernel; an update leaves them as they came."""
+    from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import (
+        UnquantizedFusedMoEMethod,
+    )
+
+    original = UnquantizedFusedMoEMethod._setup_kernel
+    if original.__name__ == "setup_and_pack":
+        return
+
+    def setup_and_pack(self: Any, layer: Any, w13: Any, w2: Any) -> None:
+        update = self.moe_kernel is not None
+        original(self, layer=layer, w13=w13, w2=w2)
+        if update:
+            self.moe_kernel.fused_experts.process_weights_after_loading(layer)
+
+    UnquantizedFusedMoEMethod._setup_kernel = setup_and_pack

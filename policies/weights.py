@@ -15,7 +15,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactor
 
 from palestra.policies import guards
 from palestra.policies.guards import Shape
-from palestra.policies.learner import DeepSpeedLearner
+from palestra.policies.learner import DeepSpeedLearner, named_tensors
 from palestra.policies.shm_transfer import ShmTrainerInitInfo
 from palestra.policies.vllm_plugin import register
 from palestra.rl.errors import UserError
@@ -25,28 +25,48 @@ BUFFER_BYTES = 1 << 30
 
 
 class LearnerSource(WeightSource):
-    """Hugging Face names and full tensors, in one order on every rank, gathered under ZeRO 3."""
+    """A checkpoint's names and full tensors, in one order on every rank, gathered under ZeRO 3.
+
+    A model may train in one tensor what its checkpoint holds in several (the experts of a layer):
+    the engine gets what a checkpoint holds.
+    """
 
     def __init__(self, learner: DeepSpeedLearner) -> None:
         self.learner = learner
 
     def metadata(self) -> list[ParamMeta]:
         """Names, wire types and full shapes without any transfer."""
+        trained = {meta.name: meta for meta in self._trained()}
+        found: list[ParamMeta] = []
+        for names in buckets(trained.values(), BUFFER_BYTES):
+            empty = {
+                name: torch.empty(trained[name].shape, dtype=trained[name].dtype, device="meta")
+                for name in names
+            }
+            found += [ParamMeta(n, t.dtype, tuple(t.shape)) for n, t in self._as_saved(empty)]
+        return found
+
+    def _trained(self) -> list[ParamMeta]:
         return [
             ParamMeta(name, tensor.dtype, tuple(getattr(tensor, "ds_shape", tensor.shape)))
-            for name, tensor in self.learner.engine.module.model.named_parameters()
+            for name, tensor in named_tensors(self.learner.engine.module.model)
         ]
+
+    def _as_saved(self, tensors: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+        from transformers.core_model_loading import revert_weight_conversion
+
+        saved = revert_weight_conversion(self.learner.engine.module.model, tensors)
+        yield from ((name, tensor.contiguous()) for name, tensor in saved.items())
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         import deepspeed
 
         gather = self.learner.config.zero_stage == 3
-        parameters = dict(self.learner.engine.module.model.named_parameters())
-        for names in buckets(self.metadata(), BUFFER_BYTES):
-            chosen = [parameters[name] for name in names]
-            with deepspeed.zero.GatheredParameters(chosen, enabled=gather):
-                for name, tensor in zip(names, chosen, strict=True):
-                    yield name, tensor.detach()
+        tensors = dict(named_tensors(self.learner.engine.module.model))
+        for names in buckets(self._trained(), BUFFER_BYTES):
+            partitioned = [tensors[name] for name in names if hasattr(tensors[name], "ds_id")]
+            with deepspeed.zero.GatheredParameters(partitioned, enabled=gather):
+                yield from self._as_saved({name: tensors[name].detach() for name in names})
 
 
 def buckets(metadata: Iterable[ParamMeta], room: int) -> Iterator[list[str]]:

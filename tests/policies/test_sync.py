@@ -91,6 +91,52 @@ def test_real_sides_pass_every_guard_until_a_tensor_is_left_out(tmp_path: Path) 
     assert [p for p in multiprocessing.active_children() if p.name == "EngineCore"] == []
 
 
+def test_experts_are_packed_again_after_every_update(tmp_path: Path) -> None:
+    """vLLM's CPU kernel reads experts in an order of its own."""
+    import torch
+    from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    build(tmp_path, TinyConfig(vocab_size=400, layers=1), ["def add(a, b):\n"], [], seed=0)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    shape = Qwen3MoeConfig(
+        vocab_size=400,
+        hidden_size=64,
+        moe_intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        num_experts=4,
+        num_experts_per_tok=2,
+        max_position_embeddings=256,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    Qwen3MoeForCausalLM(shape).save_pretrained(tmp_path)
+    asyncio.run(two_updates(tmp_path))
+
+
+async def two_updates(folder: Path) -> None:
+    engine = VllmEngine(str(folder), EngineConfig(), max_model_len=256)
+    try:
+        learner = await start_up(engine, lambda: start_learner(engine, folder))
+        colocated = Colocated(
+            engine,
+            learner,
+            probe=[range(5, 90), range(9, 20)],
+            stop_ids=(1,),
+            mismatch_limit=1e-5,
+            gather=gather,
+            say=lambda text: None,
+        )
+        for version in range(2):
+            assert (await colocated.publish(version))["mismatch/probe_max"] < 1e-5
+            await colocated.learn(Batch(step=version + 1, samples=(SAMPLE,)))
+    finally:
+        await engine.close()
+
+
 async def steps(folder: Path) -> None:
     engine = VllmEngine(str(folder), EngineConfig(), max_model_len=256)
     try:
