@@ -55,6 +55,11 @@ class KubernetesConfig(Settings):
     transport: Literal["auto", "direct", "proxy", "websocket"] = "auto"
     """How boxes are reached: by HTTP at the address of their Pod (`direct`) or through the API
     server (`proxy`), or over websockets of the API server; `auto` takes the first that works."""
+    warm: int = Field(default=0, ge=0)
+    """Boxes of the image and the usual limits that agent-sandbox keeps ready, where the cluster has
+    it; 0: none. Nothing bounds the processes of such a box but its node."""
+    claim_s: float = Field(default=60.0, gt=0)
+    """Seconds in which such a box is there once it is asked for."""
 
 
 class SandboxConfig(Settings):

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from palestra.sandbox import kubernetes_pod as pods
+from palestra.sandbox import kubernetes_status as status
 from palestra.sandbox import kubernetes_ways as ways
 from palestra.sandbox import seccomp
 from palestra.sandbox.base import (
@@ -27,11 +28,14 @@ from palestra.sandbox.base import (
 )
 from palestra.sandbox.images import full_name, mirrored
 from palestra.sandbox.inbox import PING
+from palestra.sandbox.kubernetes_agent import LATER
 from palestra.sandbox.kubernetes_api import ApiFault
+from palestra.sandbox.kubernetes_claims import claim_of, installed
 from palestra.sandbox.kubernetes_http import HttpChannel
 from palestra.sandbox.kubernetes_injection import digest
 from palestra.sandbox.kubernetes_keeper import KubernetesKeeper
-from palestra.sandbox.kubernetes_life import Made
+from palestra.sandbox.kubernetes_life import Made, Pods
+from palestra.sandbox.kubernetes_pool import Pool
 from palestra.sandbox.kubernetes_stream import Stream
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.link import Link, LinkLost
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
     from palestra.sandbox.inbox_processes import Config
 
 _LINK_S = 60.0
+_SHARING = 100
+"""Boxes of a warm pool that may share their user's limit of processes: our default."""
 _PROBED: dict[tuple[str, ...], tuple[frozenset[str], ways.Transport]] = {}
 _PROBING = threading.Lock()
 
@@ -55,8 +61,10 @@ class Kubernetes:
     ``priority`` a PriorityClass, ``machine`` the architecture of the nodes. Nodes pull images only
     with ``pull="missing"``; ``mirrors`` say from where. A box waits ``schedule_s`` seconds for a
     node and ``start_s`` more for its image and its start. ``transport`` is the way to the boxes,
-    ``auto`` the best that works (``kubernetes_ways``). Construction makes a box, once per process,
-    to see what holds. Raises ``CreateError``.
+    ``auto`` the best that works (``kubernetes_ways``). Where agent-sandbox is installed, it keeps
+    ``warm`` boxes ready that are like those opened without a ``BoxSpec``, and one has ``claim_s``
+    seconds to be there. Construction makes a box, once per process, to see what holds. Raises
+    ``CreateError``.
 
     Example: ``async with Kubernetes(image="python:3.12-slim").open() as box: ...``
     """
@@ -82,6 +90,8 @@ class Kubernetes:
         schedule_s: float = 120.0,
         start_s: float = 180.0,
         transport: ways.Transport = "auto",
+        warm: int = 0,
+        claim_s: float = 60.0,
         workers: int = 16,
     ) -> None:
         self._keeper = KubernetesKeeper(
@@ -97,15 +107,21 @@ class Kubernetes:
         self._machine = machine or platform.machine()
         self._patience = {"schedule_s": schedule_s, "start_s": start_s}
         self.transport = transport
+        self._pool: Pool | None = None
         # In a thread: the caller may have an event loop that is running.
         with ThreadPoolExecutor(1) as pool:
             found = pool.submit(asyncio.run, self._probed()).result()
         self.guarantees, self.transport = found
+        self._pool = self._warmed(warm, claim_s) if warm else None
+        if self._pool:
+            # All boxes of a pool have one user, and a limit of processes is one per user.
+            self.guarantees -= {"pids"}
 
     @property
     def way(self) -> str:
         """How boxes are reached, in words."""
-        return ways.MEANING[self.transport]
+        kept = "; agent-sandbox keeps some ready" if self._pool else ""
+        return ways.MEANING[self.transport] + kept
 
     def open(self, spec: BoxSpec | None = None) -> AbstractAsyncContextManager[Box]:
         """A box for the length of a ``with`` block; raises ``CreateError``."""
@@ -116,22 +132,26 @@ class Kubernetes:
         name, token = box_name(spec), secrets.token_urlsafe(32)
         agent = "" if self.transport == "websocket" else digest(token)
         plan = self._plan(spec)._replace(digest=agent)
-        job = self._api.submit(partial(self._pods.made, name, plan))
+        source = self._pool if self._pool and self._pool.fits(plan) else self._pods
+        job = self._api.submit(partial(source.made, name, plan))
         try:
-            made = await asyncio.shield(asyncio.wrap_future(job))
-            found = await self._pods.started(made, **self._patience)
+            asked = await asyncio.shield(asyncio.wrap_future(job))
+            found = await source.started(asked, **self._patience)
+            made = Made(status.name(found), status.uid(found), ours=asked.ours)
+            if source is self._pool and agent:
+                await ways.introduce(self._api, made.name, agent)
             channel, link = await self._linked(made, spec, found, token)
         except BaseException as error:
-            await completed(self._undone(job, name, spec))
+            await completed(self._undone(source, job, name, spec))
             if isinstance(error, ApiFault):
                 raise CreateError(error.stage, f"{name}: {error}") from error
             raise
         return RemoteBox(
-            name,
+            made.name,
             spec,
             link,
             inquire=partial(self._inquire, made, channel),
-            remove=partial(self._removed, made, channel, wait=bool(spec.key)),
+            remove=partial(self._removed, source, asked, channel, wait=bool(spec.key)),
         )
 
     async def list(self, labels: Mapping[str, str]) -> Sequence[Found]:
@@ -166,7 +186,7 @@ class Kubernetes:
     ) -> tuple[Stream | HttpChannel, Link]:
         # A box with a key waits for whoever adopts it; the others end with their connection.
         orphan_s = spec.ttl if made.ours and spec.key else 0.0
-        config = self._config(made.name, spec, orphan_s)
+        config = self._config(found, spec, orphan_s)
         channel: Stream | HttpChannel | None = None
         try:
             async with asyncio.timeout(_LINK_S):
@@ -193,17 +213,20 @@ class Kubernetes:
         )
         return channel
 
-    def _config(self, name: str, spec: BoxSpec, orphan_s: float) -> Config:
+    def _config(self, found: Mapping[str, Any], spec: BoxSpec, orphan_s: float) -> Config:
         config = configuration(spec, machine=self._machine, ttl=spec.ttl, orphan_s=orphan_s)
-        number = pods.user(name)
+        number = found["spec"]["securityContext"]["runAsUser"]
         config["user"] = (number, number)
-        config["rlimits"] = {**config["rlimits"], "RLIMIT_NPROC": spec.limits.pids}
+        most = spec.limits.pids * (_SHARING if claim_of(found) else 1)
+        config["rlimits"] = {**config["rlimits"], "RLIMIT_NPROC": most}
         if seccomp.available(self._machine):
             # A Pod always has a network, and not every cluster enforces policies on it.
             config["filter"] = seccomp.build(machine=self._machine, shared_user=True)
         return config
 
-    async def _undone(self, job: Future[Made], name: str, spec: BoxSpec) -> None:
+    async def _undone(
+        self, source: Pods | Pool, job: Future[Made], name: str, spec: BoxSpec
+    ) -> None:
         """Remove what nobody wants any more, once it is known what was made."""
         if job.cancel():
             return
@@ -218,18 +241,31 @@ class Kubernetes:
             if spec.key:
                 return
         with suppress(TransportError):
-            await self._pods.removed(name, uid, wait=False)
+            await source.removed(name, uid, wait=False)
 
     async def _inquire(self, made: Made, channel: Stream | HttpChannel) -> Fate:
         if isinstance(channel, Stream) and channel.status and not made.ours:
             return Fate(gone=True, text=f"its supervisor ended: {channel.status}")
         return await self._pods.fate(made)
 
-    async def _removed(self, made: Made, channel: Stream | HttpChannel, *, wait: bool) -> None:
+    async def _removed(
+        self, source: Pods | Pool, made: Made, channel: Stream | HttpChannel, *, wait: bool
+    ) -> None:
         # Without a key, the box ends when its connection does: then nobody needs to wait.
         if isinstance(channel, HttpChannel):
             await channel.left()
-        await self._pods.removed(made.name, made.uid, wait=wait)
+        await source.removed(made.name, made.uid, wait=wait)
+
+    def _warmed(self, boxes: int, claim_s: float) -> Pool | None:
+        """The pool, where agent-sandbox is installed; raises ``CreateError``."""
+        try:
+            if not installed(self._api):
+                return None
+        except ApiFault as fault:
+            raise CreateError(fault.stage, str(fault)) from fault
+        agent = "" if self.transport == "websocket" else LATER
+        plan = self._plan(BoxSpec(limits=self._limits))._replace(digest=agent)
+        return Pool(self._api, self._pods, plan, boxes=boxes, claim_s=claim_s)
 
     async def _probed(self) -> tuple[frozenset[str], ways.Transport]:
         plan = self._plan(BoxSpec(limits=LIMITS, ttl=300.0))

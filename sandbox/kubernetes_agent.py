@@ -29,6 +29,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 TOKEN, ENDED = "X-Palestra-Token", "X-Palestra-Ended"
+LATER, HEARD = "-", b"heard\n"
+"""Instead of a digest: it comes as the first line of standard input, and this is the answer."""
 PART = 1 << 20
 """The most bytes that one request or answer carries."""
 WAIT_S = 20.0
@@ -267,9 +269,13 @@ def supervisor(path: str, user: int) -> socket.socket:
 
 
 def main(seconds: str, address: str, port: str, path: str, user: str, digest: str) -> None:
-    """Serve one driver until it, the supervisor or the time to live ends."""
+    """Serve one driver until it, the supervisor or the time to live ends. A box that is kept warm
+    waits for its driver (``LATER``), whom the API server lets in to say who it is."""
     signal.alarm(int(seconds))
     session = Session(supervisor(path, int(user)))
+    if digest == LATER:
+        digest = sys.stdin.readline().strip()
+        os.write(1, HEARD)
     signal.signal(signal.SIGTERM, session.end)
     server = Server(address, int(port), session, digest)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -11,17 +11,15 @@ from typing import Any
 
 from palestra.sandbox import kubernetes_reaper
 from palestra.sandbox.images import full_name
-from palestra.sandbox.kubernetes_injection import CPUS, MEMORY, PORT
+from palestra.sandbox.kubernetes_injection import CPUS, MEMORY, agent_ingress
 from palestra.sandbox.kubernetes_pod import BOX
 
 DRIVER_ACCOUNT, REAPER_ACCOUNT = "palestra-driver", "palestra-reaper"
 
-DRIVES = "palestra/drives"
-"""The label of Pods with a driver in them, and of their namespaces."""
-
 _LEVELS = ("enforce", "audit", "warn")
 _USER = 10001
 _SMALL = {"cpu": "50m", "memory": "64Mi", "ephemeral-storage": "16Mi"}
+_WARM = "extensions.agents.x-k8s.io"
 _LEASES = ["coordination.k8s.io"], ["leases"]
 
 Manifest = dict[str, Any]
@@ -50,13 +48,7 @@ def network_policy(name: str) -> Manifest:
 
 
 def agent_network(name: str) -> Manifest:
-    """Drivers may speak to the agents of boxes: Pods with the label ``DRIVES`` in namespaces with
-    that label, which only those who administrate the cluster can give."""
-    drivers = {
-        "namespaceSelector": {"matchLabels": {DRIVES: "1"}},
-        "podSelector": {"matchLabels": {DRIVES: "1"}},
-    }
-    ports = [{"protocol": "TCP", "port": PORT}]
+    """Drivers may speak to the agents of boxes."""
     return _object(
         "networking.k8s.io/v1",
         "NetworkPolicy",
@@ -65,7 +57,7 @@ def agent_network(name: str) -> Manifest:
         spec={
             "podSelector": {"matchLabels": {BOX: "1"}},
             "policyTypes": ["Ingress"],
-            "ingress": [{"from": [drivers], "ports": ports}],
+            "ingress": [agent_ingress()],
         },
     )
 
@@ -98,6 +90,10 @@ def access(name: str) -> list[Manifest]:
         # GET, POST and DELETE to the agent of a box, where it is not reached directly.
         _rule([""], ["pods/proxy"], ["get", "create", "delete"]),
         _rule([""], ["events"], ["list"]),
+        # Where agent-sandbox is installed: a pool of its own, and boxes out of it.
+        _rule([_WARM], ["sandboxtemplates"], ["create"]),
+        _rule([_WARM], ["sandboxwarmpools"], ["create", "get"]),
+        _rule([_WARM], ["sandboxclaims"], ["create", "get", "delete"]),
         _rule(*_LEASES, ["create", "get", "list", "patch", "delete"]),
     ]
     reaper = [_rule(*_LEASES, ["list", "delete"])]

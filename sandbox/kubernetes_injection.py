@@ -18,6 +18,8 @@ from palestra.sandbox import kubernetes_agent
 
 AGENT = "agent"
 PORT = 7471
+DRIVES = "palestra/drives"
+"""The label of Pods with a driver in them, and of their namespaces."""
 CPUS, MEMORY = 0.5, 64 << 20
 """What an agent may use, beside its box."""
 
@@ -36,6 +38,16 @@ def digest(token: str) -> str:
 def agent_user(user: int) -> int:
     """Who the agent of a box with that user is: nobody else's user, nor that of any box."""
     return user // 2
+
+
+def agent_ingress() -> dict[str, Any]:
+    """The rule of a network policy that lets drivers in, and only to agents: Pods with the label
+    ``DRIVES`` in namespaces with that label, which only who administrates the cluster gives."""
+    drivers = {
+        "namespaceSelector": {"matchLabels": {DRIVES: "1"}},
+        "podSelector": {"matchLabels": {DRIVES: "1"}},
+    }
+    return {"from": [drivers], "ports": [{"protocol": "TCP", "port": PORT}]}
 
 
 def injected(spec: Mapping[str, Any], digest: str) -> dict[str, Any]:
@@ -64,6 +76,9 @@ def injected(spec: Mapping[str, Any], digest: str) -> dict[str, Any]:
         "name": AGENT,
         "command": [*_PYTHON, _PROGRAM, *told],
         "env": [{"name": "ADDRESS", "valueFrom": field}],
+        # The first line is all that it reads of it, and nobody comes before the driver.
+        "stdin": digest == kubernetes_agent.LATER,
+        "stdinOnce": digest == kubernetes_agent.LATER,
         "ports": [{"name": AGENT, "containerPort": PORT, "protocol": "TCP"}],
         "volumeMounts": [_mount("palestra-code", read_only=True), _mount("palestra-link")],
     }

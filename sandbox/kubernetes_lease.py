@@ -7,6 +7,7 @@ Lease of a dead driver (``reap``, or the CronJob of deploy/k8s) removes all it h
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import secrets
 import threading
@@ -19,6 +20,8 @@ from palestra.sandbox.kubernetes_api import Api, ApiFault
 from palestra.sandbox.owner import Owner
 
 DRIVER = "palestra/driver"
+OWNER = "palestra/owner"
+"""The annotation with the owner reference of a Pod whose owner is another object than its Lease."""
 LEASES = "coordination.k8s.io/v1:leases"
 RENEW_S = 15.0
 STALE_S = 60
@@ -115,8 +118,16 @@ def alive(found: Mapping[str, Any], now: datetime) -> bool:
 def owned(pod: Mapping[str, Any], living: Iterable[str]) -> bool:
     """Whether one of the drivers of a Pod is among ``living`` (uids of Leases); a Pod that never
     had one is nobody's, which is no reason to remove it."""
-    owners = [one["uid"] for one in pod["metadata"].get("ownerReferences", ())]
+    owners = [one["uid"] for one in drivers(pod)]
     return not owners or not set(owners).isdisjoint(living)
+
+
+def drivers(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """References to the Leases of the drivers of a Pod."""
+    metadata = pod["metadata"]
+    if OWNER in metadata.get("annotations", {}):
+        return [json.loads(metadata["annotations"][OWNER])]
+    return list(metadata.get("ownerReferences", ()))
 
 
 def when(text: str) -> datetime:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+from palestra.sandbox import kubernetes_claims as claims
 from palestra.sandbox import kubernetes_lease as leases
 from palestra.sandbox import kubernetes_pod as pods
 from palestra.sandbox import kubernetes_status as status
@@ -47,6 +48,10 @@ class Pods:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._heart = leases.Heart(api)
+
+    def owner(self) -> dict[str, Any]:
+        """The reference to the Lease of this driver; blocks. Raises ``ApiFault``."""
+        return self._heart.owner()
 
     def made(self, name: str, plan: pods.Plan) -> Made:
         """The Pod of that name, made, or found where its box has a key; blocks. Raises
@@ -141,11 +146,15 @@ class Pods:
         found = await self.found(name)
         if found is None or (uid and status.uid(found) != uid):
             return
-        # Where nothing runs there is nothing to wait for, and nodes take long to find that out.
-        grace = _grace(0 if status.ended(found) else 1)
-        body = {**grace, "preconditions": {"uid": status.uid(found)}}
         try:
-            await self._api.call("DELETE", f"pods/{name}", body)
+            if claim := claims.claim_of(found):
+                # Without its Pod, a claim would get another one.
+                await self._api.call("DELETE", f"{claims.CLAIMS}/{claim}")
+            else:
+                # Where nothing runs there is nothing to wait for; nodes take long to see that.
+                grace = _grace(0 if status.ended(found) else 1)
+                body = {**grace, "preconditions": {"uid": status.uid(found)}}
+                await self._api.call("DELETE", f"pods/{name}", body)
         except ApiFault as fault:
             if fault.status not in (404, 409):
                 raise TransportError(f"kubernetes: {name}: {fault}") from fault
@@ -178,7 +187,7 @@ class Pods:
         ]
 
     def _buried(self, pod: Mapping[str, Any]) -> None:
-        for one in pod["metadata"].get("ownerReferences", ()):
+        for one in leases.drivers(pod):
             if one["uid"] != self._heart.uid:
                 with suppress(ApiFault):
                     path = f"{leases.LEASES}/{one['name']}"

@@ -66,23 +66,20 @@ def user(name: str) -> int:
 
 def pod(name: str, plan: Plan, *, owners: list[dict[str, Any]], now: float) -> dict[str, Any]:
     """The manifest of the box ``name``; ``owners`` are owner references, ``now`` Unix seconds."""
-    spec = plan.spec
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {
-            "name": name,
-            "labels": {
-                BOX: "1",
-                EXPIRES: f"{now + spec.ttl:.0f}",
-                SHAPE: shape(plan),
-                **selectors(spec.labels),
-            },
-            "annotations": {LABELS: json.dumps(dict(spec.labels), sort_keys=True)},
-            "ownerReferences": owners,
-        },
+        "metadata": {"name": name, "ownerReferences": owners, **marks(plan, now)},
         "spec": pod_spec(name, plan),
     }
+
+
+def marks(plan: Plan, now: float) -> dict[str, dict[str, str]]:
+    """Labels and annotations by which a Pod is known for a box."""
+    spec = plan.spec
+    labels = {BOX: "1", EXPIRES: f"{now + spec.ttl:.0f}", SHAPE: shape(plan)}
+    told = {LABELS: json.dumps(dict(spec.labels), sort_keys=True)}
+    return {"labels": {**labels, **selectors(spec.labels)}, "annotations": told}
 
 
 def pod_spec(name: str, plan: Plan) -> dict[str, Any]:

@@ -10,9 +10,11 @@ from typing import Any, Literal, TypeAlias
 
 from palestra.sandbox import kubernetes_status as status
 from palestra.sandbox.base import CreateError
+from palestra.sandbox.kubernetes_agent import HEARD
 from palestra.sandbox.kubernetes_api import Api
 from palestra.sandbox.kubernetes_http import HttpChannel, Way
 from palestra.sandbox.kubernetes_injection import AGENT, PORT
+from palestra.sandbox.kubernetes_stream import Stream
 
 Transport: TypeAlias = Literal["auto", "direct", "proxy", "websocket"]
 HTTP: tuple[Transport, ...] = ("direct", "proxy")
@@ -23,7 +25,7 @@ MEANING: Mapping[str, str] = {
     "websocket": "over websockets of the API server",
 }
 
-_TRY_S = 8.0
+_TRY_S, _HEAR_S = 8.0, 20.0
 
 
 class Unreachable(CreateError):
@@ -60,6 +62,24 @@ async def opened(
         except OSError as error:
             problems.append(f"{one}: {error}")
     raise Unreachable(f"{status.name(found)}: no way to its {AGENT}: {'; '.join(problems)}")
+
+
+async def introduce(api: Api, name: str, digest: str) -> None:
+    """Tell the agent of a box that was kept warm whose token it has to ask for, over the API
+    server, which asks who we are. Raises ``Unreachable`` and ``ApiFault``."""
+    stream = await Stream.attached(api, name, container=AGENT)
+    heard = b""
+    try:
+        async with asyncio.timeout(_HEAR_S):
+            await stream.send(digest.encode() + b"\n")
+            while not heard.endswith(HEARD) and (said := await stream.receive()):
+                heard += said
+    except OSError as error:
+        raise Unreachable(f"{name}: its {AGENT} does not hear us: {error}") from error
+    finally:
+        stream.close()
+    if not heard.endswith(HEARD):
+        raise Unreachable(f"{name}: its {AGENT} has a driver already, or has ended")
 
 
 async def _nothing() -> Mapping[str, str]:

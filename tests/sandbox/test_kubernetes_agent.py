@@ -57,16 +57,26 @@ def running(tmp_path: Path) -> Iterator[Agent]:
 
 
 @contextmanager
-def started(folder: Path, user: int) -> Iterator[Agent]:
+def started(folder: Path, user: int, heard: bytes = b"") -> Iterator[Agent]:
+    """With ``heard``, it is told whose it is by that on its standard input."""
     token, path = secrets.token_urlsafe(32), folder / "s"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    told = ["60", "127.0.0.1", str(port), str(path), str(user), digest(token)]
+    known = agent.LATER if heard else digest(token)
+    told = ["60", "127.0.0.1", str(port), str(path), str(user), known]
     command = [sys.executable, "-I", "-S", agent.__file__, *told]
-    with subprocess.Popen(command) as process, socket.socket(socket.AF_UNIX) as peer:
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(command, stdin=pipe, stdout=pipe) as process,
+        socket.socket(socket.AF_UNIX) as peer,
+    ):
         try:
+            assert process.stdin and process.stdout
+            process.stdin.write(heard.replace(b"TOKEN", digest(token).encode()))
+            process.stdin.flush()
             until(lambda: peer.connect_ex(str(path)) == 0)
+            assert not heard or process.stdout.readline() == agent.HEARD
             yield Agent(process.pid, port, token, peer)
         finally:
             process.kill()
@@ -215,6 +225,24 @@ def test_an_agent_that_is_gone_is_noticed(echo: Agent, monkeypatch: pytest.Monke
 def test_only_one_may_be_the_supervisor(running: Agent, tmp_path: Path) -> None:
     until(lambda: reachable(running))
     assert not (tmp_path / "s").exists(), "nobody can connect any more"
+
+
+@pytest.mark.parametrize(
+    ("said", "ours"),
+    [
+        (b"TOKEN\n", True),
+        (b"TOKEN\n" + digest("another").encode() + b"\n", True),
+        (digest("another").encode() + b"\nTOKEN\n", False),
+        (b"\nTOKEN\n", False),
+    ],
+)
+def test_an_agent_that_was_kept_warm_believes_the_first_line(
+    tmp_path: Path, said: bytes, ours: bool
+) -> None:
+    with started(tmp_path, os.getuid(), said) as found:
+        until(lambda: reachable(found))
+        assert found.ask("POST", "/in?at=0", b"abc")[0] == (204 if ours else 403)
+        assert found.ask("POST", "/in?at=0", b"abc", "")[0] == 403
 
 
 def test_another_user_is_no_supervisor(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from palestra.sandbox import kubernetes_reaper as reaper
 from palestra.sandbox import kubernetes_status as status
 from palestra.sandbox.base import BoxSpec
 from palestra.sandbox.inbox import ORPHANED
+from palestra.sandbox.kubernetes_agent import LATER
 from palestra.sandbox.kubernetes_api import refused
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.owner import Owner
@@ -118,7 +119,7 @@ def test_an_agent_is_told_the_digest_of_a_token_and_never_the_token() -> None:
 def test_every_other_pod_of_ours_meets_it_too() -> None:
     job = cluster.reaper("n", image="python")["spec"]["jobTemplate"]["spec"]
     daemon = cluster.prepull("n", ["python", "b"])["spec"]
-    template = claims.template("t", plan())["spec"]["podTemplate"]
+    template = claims.template("t", plan(digest=LATER), owners=[])["spec"]["podTemplate"]
     for owner in (job, daemon):
         assert list(breaches(owner["template"]["spec"])) == []
     assert list(breaches(template["spec"])) == []
@@ -378,7 +379,7 @@ def test_only_drivers_are_let_in_and_only_to_agents() -> None:
     # Both in one entry: in two, either of them would be enough.
     [drivers] = rule["from"]
     assert set(drivers) == {"namespaceSelector", "podSelector"}
-    assert all(one == {"matchLabels": {cluster.DRIVES: "1"}} for one in drivers.values())
+    assert all(one == {"matchLabels": {injection.DRIVES: "1"}} for one in drivers.values())
     assert "egress" not in policy and policy["policyTypes"] == ["Ingress"]
 
 
@@ -390,14 +391,19 @@ def test_the_manifests_of_the_folder_are_up_to_date() -> None:
 
 
 def test_claims_are_warm_offline_and_end() -> None:
-    template = claims.template("t", plan())["spec"]
-    assert template["networkPolicy"] == {"ingress": [], "egress": []}
+    made = claims.template("t", plan(digest=LATER), owners=[OWNER])
+    template = made["spec"]
+    rule = injection.agent_ingress()
+    assert template["networkPolicy"] == {"ingress": [rule], "egress": []}
+    alone = claims.template("t", plan(), owners=[OWNER])["spec"]
+    assert alone["networkPolicy"] == {"ingress": [], "egress": []}
     assert template["networkPolicyManagement"] == "Managed"
     assert template["envVarsInjectionPolicy"] == "Disallowed"
     assert "activeDeadlineSeconds" not in template["podTemplate"]["spec"]
-    pool = claims.warm_pool("p", template="t", boxes=3)["spec"]
-    assert (pool["replicas"], pool["sandboxTemplateRef"]) == (3, {"name": "t"})
-    made = claims.claim("c", pool="p", labels={"run": "r"}, ends=0.0, owners=[OWNER])
+    pool = claims.warm_pool("p", template="t", boxes=3, owners=[OWNER])
+    assert (pool["spec"]["replicas"], pool["spec"]["sandboxTemplateRef"]) == (3, {"name": "t"})
+    assert pool["metadata"]["ownerReferences"] == made["metadata"]["ownerReferences"] == [OWNER]
+    made = claims.claim("c", plan(spec=BoxSpec(ttl=0.0)), pool="p", owner=OWNER, now=0.0)
     assert made["apiVersion"] == "extensions.agents.x-k8s.io/v1beta1"
     assert "env" not in made["spec"] and "volumeClaimTemplates" not in made["spec"]
     assert made["spec"]["lifecycle"] == {
@@ -406,6 +412,42 @@ def test_claims_are_warm_offline_and_end() -> None:
         "ttlSecondsAfterFinished": 60,
     }
     assert made["metadata"]["ownerReferences"] == [OWNER]
+
+
+def test_the_pod_of_a_claim_is_known_for_a_box_of_its_driver() -> None:
+    given = plan(digest=LATER)
+    claim = claims.claim("c", given, pool="p", owner=OWNER, now=1000.0)
+    template = claims.template("t", given, owners=[])["spec"]["podTemplate"]["metadata"]
+    added = claim["spec"]["additionalPodMetadata"]
+    assert template["labels"].keys().isdisjoint(added["labels"]), "a claim must not change any"
+    assert pods.BOX not in template["labels"], "until it is claimed it is nobody's box"
+    pod = {"metadata": {**added, "ownerReferences": [{"uid": "that of its Sandbox"}]}}
+    assert claims.claim_of(pod) == "c" and claims.claim_of(box()) == ""
+    assert leases.drivers(pod) == [OWNER] == leases.drivers(box())
+    assert pods.told(pod) == given.spec.labels
+    assert pod["metadata"]["labels"].items() <= box()["metadata"]["labels"].items()
+
+
+def test_a_warm_box_waits_for_its_driver_and_no_longer_than_a_week() -> None:
+    spec = claims.template("t", plan(digest=LATER), owners=[])["spec"]["podTemplate"]["spec"]
+    [agent, alone] = spec["containers"]
+    assert agent["stdin"] is agent["stdinOnce"] is True and agent["command"][-1] == LATER
+    assert alone["stdin"] is False and int(alone["command"][-2]) > 7 * 24 * 3600
+
+
+def test_a_claim_is_ready_when_it_has_a_box() -> None:
+    ready = {"type": "Ready", "status": "True", "reason": "R", "message": "m"}
+    named = {"name": "s"}
+    assert claims.ready({"status": {"conditions": [ready], "sandbox": named}})
+    late = {**ready, "status": "False"}
+    for found in (
+        {},
+        {"status": {"conditions": [ready]}},
+        {"status": {"conditions": [late], "sandbox": named}},
+    ):
+        assert not claims.ready(found)
+    assert claims.reason({"status": {"conditions": [late]}}) == "R: m"
+    assert "nothing" in claims.reason({})
 
 
 def _maker() -> ModuleType:
