@@ -271,6 +271,8 @@ def supervisor(path: str, user: int) -> socket.socket:
 def main(seconds: str, address: str, port: str, path: str, user: str, digest: str) -> None:
     """Serve one driver until it, the supervisor or the time to live ends. A box that is kept warm
     waits for its driver (``LATER``), whom the API server lets in to say who it is."""
+    # The first process of a container gets no signal that it does not handle.
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.alarm(int(seconds))
     session = Session(supervisor(path, int(user)))
     if digest == LATER:

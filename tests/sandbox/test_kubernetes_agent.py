@@ -245,6 +245,14 @@ def test_an_agent_that_was_kept_warm_believes_the_first_line(
         assert found.ask("POST", "/in?at=0", b"abc", "")[0] == 403
 
 
+def test_nobody_comes_and_the_agent_ends(tmp_path: Path) -> None:
+    told = ["1", "127.0.0.1", "0", str(tmp_path / "s"), str(os.getuid()), agent.LATER]
+    command = ["unshare", "--pid", "--fork", sys.executable, "-I", "-S", agent.__file__, *told]
+    if os.getuid():
+        command.insert(1, "--user")
+    subprocess.run(command, check=True, timeout=PATIENCE_S)
+
+
 def test_another_user_is_no_supervisor(tmp_path: Path) -> None:
     with started(tmp_path, os.getuid() + 1) as found:
         assert found.peer.recv(1) == b"", "it hung up"
