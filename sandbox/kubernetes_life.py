@@ -82,15 +82,23 @@ class Pods:
             raise refusal from fault
         if not plan.spec.key:
             return Made(name, status.uid(found), ours=True)
-        if status.leaving(found):
-            self._api.now("DELETE", f"pods/{name}", _grace(1))
-            raise Again
-        if found["metadata"]["labels"].get(pods.SHAPE) != pods.shape(plan):
-            raise CreateError("start", f"{name} exists with another image or other limits")
-        # Its owners are added to: it lives as long as one of them.
-        metadata = {"uid": status.uid(found), "ownerReferences": [owner]}
-        self._api.now("PATCH", f"pods/{name}", {"metadata": metadata})
-        return Made(name, status.uid(found), ours=False)
+        ident = status.uid(found)
+        try:
+            if status.leaving(found):
+                body = {**_grace(1), "preconditions": {"uid": ident}}
+                self._api.now("DELETE", f"pods/{name}", body)
+                raise Again
+            if found["metadata"]["labels"].get(pods.SHAPE) != pods.shape(plan):
+                raise CreateError("start", f"{name} exists with another image or other limits")
+            # Its owners are added to: it lives as long as one of them.
+            metadata = {"uid": ident, "ownerReferences": [owner]}
+            self._api.now("PATCH", f"pods/{name}", {"metadata": metadata})
+        except ApiFault as fault:
+            if fault.status in (404, 409):
+                # It went just now, or another one has its name already.
+                raise Again from fault
+            raise
+        return Made(name, ident, ours=False)
 
     async def started(self, made: Made, *, schedule_s: float, start_s: float) -> dict[str, Any]:
         """The Pod once its supervisor runs: ``schedule_s`` seconds for a node and ``start_s`` more

@@ -23,7 +23,8 @@ from palestra.sandbox import kubernetes_status as status
 from palestra.sandbox.base import BoxSpec
 from palestra.sandbox.inbox import ORPHANED
 from palestra.sandbox.kubernetes_agent import LATER
-from palestra.sandbox.kubernetes_api import refused
+from palestra.sandbox.kubernetes_api import ApiFault, refused
+from palestra.sandbox.kubernetes_life import Pods
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.owner import Owner
 
@@ -325,6 +326,30 @@ def test_refusals_have_a_stage(code: int, message: str, stage: str) -> None:
     for text in (json.dumps({"kind": "Status", "message": message}), message.encode()):
         fault = refused(code, text)
         assert (fault.stage, fault.status) == (stage, code) and message in str(fault)
+
+
+@pytest.mark.parametrize("code", [404, 409])
+@pytest.mark.parametrize("leaving", [True, False])
+def test_a_pod_that_goes_while_it_is_looked_at_is_made_anew(
+    code: int, leaving: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = plan(spec=BoxSpec(key="k"))
+    old = answer(metadata={"labels": {pods.SHAPE: pods.shape(given)}})
+    old["metadata"] |= {"deletionTimestamp": "t"} if leaving else {}
+    answers = iter([ApiFault("start", "", 409), old, ApiFault("start", "", code), answer()])
+    asked = []
+
+    class Server:
+        def now(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+            asked.append(method)
+            found = next(answers)
+            if isinstance(found, ApiFault):
+                raise found
+            return found
+
+    monkeypatch.setattr(leases.Heart, "owner", lambda _: OWNER)
+    made = Pods(Server()).made("palestra-1", given)  # type: ignore[arg-type]
+    assert made.ours and asked == ["POST", "GET", "DELETE" if leaving else "PATCH", "POST"]
 
 
 def test_a_driver_lives_while_it_renews_its_lease() -> None:
