@@ -4,8 +4,8 @@
 
 Parts: start grade (default: both). Writes bench/results/sandbox.json; with parts named,
 only their figures are replaced. Run it as nobody else uses the machine: ratios are taken within one
-run, but milliseconds are what they are. Docker has bench/docker_boxes.py; what boxes of every
-backend leave behind is measured by bench/lives.py.
+run, but milliseconds are what they are; the load (its own included) is written beside them. Docker
+has bench/docker_boxes.py; what boxes of every backend leave behind is measured by bench/lives.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import marshal
 import os
 import statistics
 import subprocess
@@ -26,8 +27,11 @@ from palestra.rl.types import CallCheck, Grader, Task
 from palestra.sandbox.bubblewrap import Bubblewrap
 from palestra.sandbox.checks import Fresh, make_grader
 from palestra.sandbox.local import PYTHON
-from palestra.sandbox.timing import timing
+from palestra.sandbox.shipping import framed
+from palestra.sandbox.timing import Timing, timing
 from palestra.sandbox.warm import Warm
+from palestra.sandbox.warm_box import Zygote
+from palestra.sandbox.worker import HELLO
 
 Figures = dict[str, dict[str, object]]
 RESULT = Path(__file__).resolve().parent / "results" / "sandbox.json"
@@ -44,6 +48,7 @@ def main() -> None:
     for part in args.parts or PARTS:
         print(f"{part} ...", flush=True)
         figures |= PARTS[part](args)
+        figures[f"load average in {part}"] = figure(os.getloadavg()[0], "processes")
     write_report(RESULT, figures, "bench/sandbox.py", machine_of())
 
 
@@ -59,13 +64,16 @@ async def start(args: argparse.Namespace) -> Figures:
     words += ["--tmpfs", "/tmp", "--clearenv", "--cap-drop", "ALL"]
     backend = Bubblewrap()
     python = str(PYTHON / "bin" / "python3")
-    whole: list[float] = []
+    boxes: list[Timing] = []
     bare: list[float] = []
     for _ in range(max(10, args.grades // 6)):
-        whole += (await timing(backend, 1, [python, "-S", "-c", "pass"])).cycle
+        boxes.append(await timing(backend, 1, [python, "-S", "-c", "pass"]))
         bare.append(seconds_of([*words, "--", "/bin/true"]) + seconds_of([python, "-S", "-c", ""]))
+    opened, ran, whole = zip(*((*box.start, *box.exec, *box.cycle) for box in boxes), strict=True)
     ours, theirs = statistics.median(whole), statistics.median(bare)
     return {
+        "bubblewrap: start p50": figure(statistics.median(opened) * 1e3, "ms"),
+        "bubblewrap: exec p50": figure(statistics.median(ran) * 1e3, "ms"),
         "bubblewrap: start, exec, close p50": figure(ours * 1e3, "ms"),
         "bwrap true and an interpreter p50": figure(theirs * 1e3, "ms"),
         "start ratio": figure(ours / theirs, "times", "<= 1.3", ours / theirs <= 1.3),
@@ -115,6 +123,7 @@ async def grade(args: argparse.Namespace) -> Figures:
             rates[name] = max(rates[name], count / (time.perf_counter() - began))
     cold = await latencies(make_grader(Fresh(backend), concurrency=1), args.grades // 10, 1)
     await warm.close()
+    empty = await children_per_s(backend, args.grades, users)
     p50, ratio = statistics.median(one) * 1e3, rates["warm"] / rates["cold"]
     return {
         "warm grade p50": figure(p50, "ms", "< 10", p50 < 10),
@@ -123,7 +132,30 @@ async def grade(args: argparse.Namespace) -> Figures:
         "warm grades": figure(rates["warm"], "1/s"),
         "cold grades": figure(rates["cold"], "1/s"),
         "warm grades per cold grade": figure(ratio, "times", ">= 20", ratio >= 20),
+        "warm children that run no candidate": figure(empty, "1/s"),
+        "such children per cold grade": figure(empty / rates["cold"], "times"),
     }
+
+
+async def children_per_s(backend: Bubblewrap, count: int, users: int) -> float:
+    """What warm grades would reach if candidates took no time: a child is forked, confined, reads
+    an empty plan and ends. The best of three."""
+    plan = {"jobs": [], "secret": 0, "check_s": 1.0, "memory": 1 << 30, "room": 0, "preload": []}
+    request = framed(marshal.dumps(plan, 2))
+    zygotes = [await Zygote.start(backend) for _ in range(users)]
+
+    async def use(zygote: Zygote) -> None:
+        for _ in range(count // users):
+            assert (await zygote.grade(request, 10.0)).report == HELLO
+
+    rates: list[float] = []
+    for _ in range(3):
+        began = time.perf_counter()
+        await asyncio.gather(*map(use, zygotes))
+        rates.append(count // users * users / (time.perf_counter() - began))
+    for zygote in zygotes:
+        await zygote.close()
+    return max(rates)
 
 
 async def latencies(grader: Grader, count: int, users: int) -> list[float]:
