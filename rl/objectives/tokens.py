@@ -64,5 +64,6 @@ def ratio_of(log_ratio: torch.Tensor) -> torch.Tensor:
 
 
 def k3(log_ratio: torch.Tensor) -> torch.Tensor:
-    """``r - 1 - log r``: never negative, and unbiased for KL(p||q) with ``r = q/p``, x from p."""
-    return ratio_of(log_ratio) - 1 - log_ratio
+    """``r - 1 - log r``: unbiased for KL(p||q) with ``r = q/p`` and x from p, and not negative but
+    for rounding."""
+    return log_ratio.clamp(max=MAX_LOG_RATIO).expm1() - log_ratio
