@@ -25,7 +25,11 @@ from palestra.sandbox.limits import Limits
 IMAGE = os.environ.get("PALESTRA_TEST_IMAGE", "agentbase:bookworm")
 NEEDS = {"docker": "DOCKER_HOST", "kubernetes": "KUBECONFIG"}
 LABELS = {"case": secrets.token_hex(8)}
-OPTIONS = {"docker": {"image": IMAGE}, "kubernetes": {"image": IMAGE, "reserve": 0.02}}
+OPTIONS = {
+    "docker": {"image": IMAGE},
+    # A box that is reached directly does not notice that the API server is gone.
+    "kubernetes": {"image": IMAGE, "reserve": 0.02, "transport": "websocket"},
+}
 TASK = Task(
     id="t",
     source="",
