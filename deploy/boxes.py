@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,15 +13,17 @@ from palestra.envs.sources import load
 from palestra.envs.taskset import TaskSet
 from palestra.rl.types import CheckRunner, Grader, SandboxProvider
 from palestra.sandbox.auto import choose
+from palestra.sandbox.base import Backend
 from palestra.sandbox.checks import make_grader, run_checks
 from palestra.sandbox.config import SandboxConfig
 from palestra.sandbox.keeper import reap
+from palestra.sandbox.pool import Pool
 from palestra.sandbox.warm import warm
 
 
 @dataclass(frozen=True, kw_only=True)
 class Boxes:
-    """A provider of boxes and what runs checks in them.
+    """A provider of boxes and what runs checks in them; ``metrics`` are those of its pool.
 
     Example: ``boxes = open_boxes(unsafe_local=False)``
     """
@@ -27,20 +31,48 @@ class Boxes:
     provider: SandboxProvider
     run_checks: CheckRunner
     grader: Grader
+    metrics: Callable[[], Mapping[str, float]] = dict
 
 
 def open_boxes(config: SandboxConfig | None = None, *, unsafe_local: bool) -> Boxes:
     """The strongest boxes of this machine; raises ``UserError`` when they are too weak."""
     config = config or SandboxConfig()
+    backend = _backend(config, unsafe_local=unsafe_local)
+    return _boxes(config, backend, backend)
+
+
+@asynccontextmanager
+async def pooled_boxes(
+    config: SandboxConfig, *, episodes: int, run: str, unsafe_local: bool
+) -> AsyncIterator[Boxes]:
+    """The same from a pool, for ``episodes`` at once; the boxes have the label ``run``.
+
+    Leaving it removes them all; see ``Pool`` for what it raises then.
+    """
+    backend = _backend(config, unsafe_local=unsafe_local)
+    settings = config.pool
+    if "image" not in backend.guarantees:  # a folder is made as fast as it is taken from a shelf
+        settings = settings.model_copy(update={"spare": 0})
+    places = settings.places or episodes + config.max_boxes + settings.spare
+    async with Pool(backend, settings, places=places, labels={"run": run}) as pool:
+        yield replace(_boxes(config, backend, pool), metrics=pool.metrics)
+
+
+def _backend(config: SandboxConfig, *, unsafe_local: bool) -> Backend:
     reap()  # what drivers that were killed left behind
-    require = frozenset(config.require)
     containers = {"image": config.image, "pull": config.pull, "mirrors": config.mirrors}
     if config.backend in ("docker", "kubernetes"):
         containers |= getattr(config, config.backend).model_dump()
-    provider = choose(
-        require, backend=config.backend, unsafe_local=unsafe_local, containers=containers
+    return choose(
+        frozenset(config.require),
+        backend=config.backend,
+        unsafe_local=unsafe_local,
+        containers=containers,
     )
-    kept = warm(provider, spare=config.max_boxes)
+
+
+def _boxes(config: SandboxConfig, backend: Backend, provider: SandboxProvider) -> Boxes:
+    kept = warm(backend, spare=config.max_boxes)
     return Boxes(
         provider=provider,
         run_checks=partial(kept.run_checks if kept else run_checks, check_s=config.check_s),

@@ -13,7 +13,7 @@ from palestra.deploy.boxes import cache_folder
 from palestra.deploy.config import RunConfig
 from palestra.deploy.config_file import load_recipe
 from palestra.deploy.console import Console
-from palestra.deploy.tasks import Workshop, open_workshop
+from palestra.deploy.tasks import Workshop, workshop
 from palestra.deploy.world import make_world
 from palestra.rl.config import EvalConfig
 from palestra.rl.evaluate import Evaluation
@@ -69,24 +69,37 @@ async def _evaluate(
     from palestra.policies.engine import VllmEngine
 
     tasks = config.tasks.model_copy(update={"source": source})
-    shop = await open_workshop(tasks, config.sandbox, cache_folder() / "validation", console)
+    config = config.model_copy(update={"tasks": tasks})
+    async with workshop(config, cache_folder() / "validation", console) as shop:
+        console.phase(f"starting the engine on {checkpoint}")
+        engine = VllmEngine(
+            str(checkpoint), config.policy.engine, max_model_len=config.rollout.max_context_length
+        )
+        try:
+            world = make_world(config, shop, checkpoint, engine)
+            return await _play_splits(config, shop, world, samples, limit, console)
+        finally:
+            await engine.close()
+
+
+async def _play_splits(
+    config: RunConfig,
+    shop: Workshop,
+    world: World,
+    samples: int,
+    limit: int | None,
+    console: Console,
+) -> tuple[dict[str, Json], int]:
+    """Scores by split, and how many episodes were lost."""
     settings = config.rl.eval.model_copy(update={"samples": samples, "limit": limit or 10**9})
-    console.phase(f"starting the engine on {checkpoint}")
-    engine = VllmEngine(
-        str(checkpoint), config.policy.engine, max_model_len=config.rollout.max_context_length
-    )
-    try:
-        world = make_world(config, shop, checkpoint, engine)
-        result: dict[str, Json] = {}
-        lost = 0
-        for split, chosen in _splits(shop).items():
-            part = chosen[:limit]
-            rows = await _play(split, part, settings, world, console, config.seed)
-            result[split] = _score(rows, samples)
-            lost += len(part) * samples - len(rows)
-        return result, lost
-    finally:
-        await engine.close()
+    result: dict[str, Json] = {}
+    lost = 0
+    for split, chosen in _splits(shop).items():
+        part = chosen[:limit]
+        rows = await _play(split, part, settings, world, console, config.seed)
+        result[split] = _score(rows, samples)
+        lost += len(part) * samples - len(rows)
+    return result, lost
 
 
 def _splits(shop: Workshop) -> Mapping[str, Sequence[Task]]:

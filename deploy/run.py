@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from palestra.deploy.plot_toggle import toggle_curve
 from palestra.deploy.ptx import ptx_sources
 from palestra.deploy.run_folder import RunFolder
 from palestra.deploy.summary import Status, summarize
-from palestra.deploy.tasks import Workshop, open_workshop
+from palestra.deploy.tasks import Workshop, workshop
 from palestra.deploy.warm_start import warm_start
 from palestra.deploy.world import make_world
 from palestra.policies.colocate import Colocated
@@ -90,7 +90,7 @@ class Job:
         gpu = cluster.connect()
         try:
             async with AsyncExitStack() as stack:
-                shop = await self._workshop()
+                shop = await stack.enter_async_context(self._workshop())
                 tasks = training_tasks(config, shop)
                 policy = await warm_start(
                     config, self.folder.path, shop.env, tasks, console, gpu=gpu
@@ -105,14 +105,9 @@ class Job:
         finally:
             cluster.disconnect()
 
-    async def _workshop(self) -> Workshop:
-        return await open_workshop(
-            self.config.tasks,
-            self.config.sandbox,
-            cache_folder() / "validation",
-            self.console,
-            unsafe_local=self.unsafe_local,
-        )
+    def _workshop(self) -> AbstractAsyncContextManager[Workshop]:
+        cache = cache_folder() / "validation"
+        return workshop(self.config, cache, self.console, unsafe_local=self.unsafe_local)
 
     def _run(
         self, shop: Workshop, tasks: Sequence[Task], world: World, actors: cluster.Actors

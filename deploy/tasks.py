@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from palestra.deploy.boxes import Boxes, open_boxes
+from palestra.deploy.boxes import Boxes, pooled_boxes
+from palestra.deploy.config import RunConfig
 from palestra.deploy.console import Console
 from palestra.envs import registry
 from palestra.envs.base import Env
@@ -28,25 +31,32 @@ class Workshop:
     boxes: Boxes
 
 
-async def open_workshop(
-    settings: TasksConfig,
-    sandbox: SandboxConfig,
-    cache: Path,
-    console: Console,
-    *,
-    unsafe_local: bool = False,
-    split: str | None = None,
+@asynccontextmanager
+async def workshop(
+    config: RunConfig, cache: Path, console: Console, *, unsafe_local: bool = False
+) -> AsyncIterator[Workshop]:
+    """Probe the sandbox, load and validate the tasks; what is left out is named and counted.
+
+    Leaving it removes the boxes.
+    """
+    episodes = config.rollout.max_in_flight
+    async with pooled_boxes(
+        config.sandbox, episodes=episodes, run=config.name, unsafe_local=unsafe_local
+    ) as boxes:
+        guarantees = ", ".join(sorted(boxes.provider.guarantees))
+        console.say(f"sandbox: {boxes.provider.name} ({guarantees})")
+        yield await _furnished(config.tasks, config.sandbox, boxes, cache, console)
+
+
+async def _furnished(
+    settings: TasksConfig, sandbox: SandboxConfig, boxes: Boxes, cache: Path, console: Console
 ) -> Workshop:
-    """Probe the sandbox, load and validate the tasks; what is left out is named and counted."""
-    boxes = open_boxes(sandbox, unsafe_local=unsafe_local)
-    console.say(f"sandbox: {boxes.provider.name} ({', '.join(sorted(boxes.provider.guarantees))})")
     console.phase(f"loading tasks from {settings.source}")
     tasks = await load(
         settings.source,
         run_checks=boxes.run_checks,
         provider=boxes.provider,
         seed=settings.seed,
-        split=split,
         cache=cache,
         options=RepairOptions(mutations=settings.mutations, max_lines=settings.max_lines),
     )

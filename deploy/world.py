@@ -27,4 +27,5 @@ def make_world(config: RunConfig, shop: Workshop, policy: Path, engine: Policy) 
         config=config.rollout,
         budget_of=partial(budget_of, config.rl.budget),
         meter=Meter(),
+        box_metrics=shop.boxes.metrics,
     )

@@ -35,7 +35,7 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
     meter.restart()
 
     trajectories = await play_step(step, run)
-    metrics = rollout_metrics(trajectories)
+    metrics = {**rollout_metrics(trajectories), **run.world.box_metrics()}
     ensure_enough(
         step,
         trajectories,

@@ -515,7 +515,8 @@ class SandboxProvider(Protocol):
     guarantees: frozenset[str]
 
     def open(self) -> AbstractAsyncContextManager[Sandbox]:
-        """A fresh, empty box; leaving the context destroys it and everything that ran in it."""
+        """A fresh, empty box; leaving the context destroys it and everything that ran in it, at
+        once or in the background."""
         ...
 
 

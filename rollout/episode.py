@@ -62,6 +62,8 @@ class World:
     budget_of: Callable[[str], int]
     """Generated tokens allowed per episode, by task kind."""
     meter: Meter
+    box_metrics: Callable[[], Mapping[str, float]] = dict
+    """What is known of the boxes of all episodes so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,7 @@ async def play(ticket: Ticket, world: World) -> Trajectory:
 async def _converse(
     ticket: Ticket, world: World, prompt: Sequence[Message], clock: _Clock
 ) -> _Transcript:
-    """The agent's part; its box is gone when this returns, so nothing it left running lives on."""
+    """The agent's part; its box is gone, or going, when this returns."""
     async with boundary(SandboxError, "agent box"), world.boxes.open() as box:
         with _fault_of_the_task((UserError, PathRefused)):
             await world.env.setup(ticket.task, box)

@@ -46,7 +46,8 @@ _KEY = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
 
 class CreateError(SandboxError):
-    """A box could not be made; ``stage`` is queue, image, quota, schedule, permission or start."""
+    """A box could not be made; ``stage`` is queue, image, quota, schedule, permission or start, in
+    a pool also create (it took too long) or ready (it did not answer)."""
 
     def __init__(self, stage: str, text: str) -> None:
         super().__init__(f"{stage}: {text}")

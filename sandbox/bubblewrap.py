@@ -14,8 +14,8 @@ from pathlib import Path
 
 from palestra.rl.errors import SandboxError
 from palestra.rl.types import ExecResult
-from palestra.sandbox import seccomp, workspace
-from palestra.sandbox.base import BoxSpec
+from palestra.sandbox import local_reset, seccomp, workspace
+from palestra.sandbox.base import Box, BoxSpec
 from palestra.sandbox.limits import Limits, cgroup_guarantees
 from palestra.sandbox.local import PYTHON, SEARCH_PATH, Launch, WarmLaunch, Wrap, file_with
 from palestra.sandbox.local_backend import LocalBackend
@@ -86,6 +86,19 @@ class Bubblewrap(LocalBackend):
         words += ["--dir", _INSIDE, "--remount-ro", "/", "--chdir", _INSIDE]
         wrap = self._wrapper(words, None, seccomp.build(nesting=True))
         return WarmLaunch(wrap=wrap, user=self.user)
+
+    def cannot_reset(self) -> str:
+        """Why used boxes cannot be made as new here; see ``reset.Resets``."""
+        lacking = ", ".join(sorted(local_reset.NEEDED - self.guarantees))
+        return f"without {lacking} something of the last use may be left" if lacking else ""
+
+    async def reset(self, box: Box) -> None:
+        """Make a used box as new; raises ``SandboxError`` and ``OSError``."""
+        await local_reset.reset(box, self.user)
+
+    async def fingerprint(self, box: Box) -> str:
+        """What is the same for all fresh boxes; raises ``OSError``."""
+        return local_reset.fingerprint(box)
 
     def _wrapper(self, base: Sequence[str], user: int | None, filter: bytes) -> Wrap:
         def wrap(argv: Sequence[str], env: Mapping[str, str], status: int) -> Command:

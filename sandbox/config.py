@@ -62,6 +62,36 @@ class KubernetesConfig(Settings):
     """Seconds in which such a box is there once it is asked for."""
 
 
+class PoolConfig(Settings):
+    """Boxes kept ready for training and evaluation, and how long each part of a box's life may
+    take. Seconds that the backend allows itself hold as well."""
+
+    spare: int = Field(default=16, ge=0)
+    """Fresh boxes that wait to be used, where boxes are containers; others are made at once."""
+    places: int = Field(default=0, ge=0)
+    """Boxes that exist at once, spare ones and those being made or removed included; 0: what
+    `rollout.max_in_flight`, `sandbox.max_boxes` and `spare` add up to."""
+    creating: int = Field(default=8, ge=1)
+    """Boxes that are made at once."""
+    queue_s: float = Field(default=1800.0, gt=0)
+    """Seconds that an episode waits until a box is free or one is begun for it."""
+    create_s: float = Field(default=600.0, gt=0)
+    """Seconds that making a box may take."""
+    ready_s: float = Field(default=30.0, gt=0)
+    """Seconds in which a box that was made has to answer."""
+    close_s: float = Field(default=60.0, gt=0)
+    """Seconds that removing a box may take."""
+    shelf_s: float = Field(default=600.0, gt=0)
+    """Seconds after which a spare box is replaced; its time to live is longer by as much."""
+    retries: int = Field(default=2, ge=0)
+    """How often making or removing a box is tried again, unless that cannot help."""
+    failures: int = Field(default=16, ge=1)
+    """Boxes in a row that could not be made before the run ends."""
+    reuse: bool = False
+    """Whether a used box is emptied, compared with a fresh one and used again; only bubblewrap
+    boxes with cgroups can be."""
+
+
 class SandboxConfig(Settings):
     """Backend and limits of the boxes."""
 
@@ -81,6 +111,8 @@ class SandboxConfig(Settings):
     check_s: float = Field(default=2.0, gt=0)
     """Processor seconds of one check before it counts as failed; functions that take microseconds
     deserve less, because a candidate that loops for ever uses it up."""
+    pool: PoolConfig = PoolConfig()
+    """Boxes kept ready."""
     docker: DockerConfig = DockerConfig()
     """For `backend = "docker"`."""
     kubernetes: KubernetesConfig = KubernetesConfig()

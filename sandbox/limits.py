@@ -56,6 +56,19 @@ class Cgroup:
         return [str(folder / name) for (folder, _), name in zip(self._groups, names, strict=True)]
 
     @property
+    def members(self) -> list[int]:
+        """Numbers of the processes that are in them."""
+        procs = [folder / "cgroup.procs" for folder, _ in self._groups]
+        return [int(pid) for file in procs for pid in file.read_text().split()]
+
+    @property
+    def used(self) -> int:
+        """Bytes of memory that count for the box; 0 where memory is not counted."""
+        counters = {"memory.usage_in_bytes", "memory.current"}
+        found = [folder / name for folder, files in self._groups for name in counters & files]
+        return sum(int(file.read_text()) for file in found)
+
+    @property
     def oom_kills(self) -> int:
         """Processes that were killed because the box had used up its memory."""
         # memory.events is version 2, memory.oom_control version 1; both have a line "oom_kill N".

@@ -68,7 +68,8 @@ class WarmLaunch:
 
 
 class LocalBox:
-    """A box of this machine; see ``base.Box``. ``folder`` is its work folder on the host."""
+    """A box of this machine; see ``base.Box``. ``folder`` is its work folder on the host and
+    ``cgroup`` what bounds it."""
 
     def __init__(
         self, root: Path, name: str, record: workspace.Record, spec: BoxSpec, launch: Launch
@@ -78,7 +79,7 @@ class LocalBox:
         self._root = root
         self._spec = spec
         self._launch = launch
-        self._cgroup = Cgroup(name, spec.limits)
+        self.cgroup = Cgroup(name, spec.limits)
         self._running: Running = {}
         self._record = record
         self._frozen = False
@@ -108,7 +109,7 @@ class LocalBox:
 
         patience = time.monotonic() + _ROOM_S
         while True:
-            oom_kills = self._cgroup.oom_kills
+            oom_kills = self.cgroup.oom_kills
             ended = await run_process(
                 make,
                 stdin=stdin,
@@ -118,7 +119,7 @@ class LocalBox:
                 running=self._running,
             )
             if time.monotonic() > patience or not self._crowded(ended):
-                return self._judged(ended, oom=self._cgroup.oom_kills > oom_kills)
+                return self._judged(ended, oom=self.cgroup.oom_kills > oom_kills)
             await asyncio.sleep(_TURN_S)
 
     def start(self, command: Command, stdin: int, stderr: int) -> subprocess.Popen[bytes]:
@@ -180,6 +181,10 @@ class LocalBox:
     async def freeze(self) -> None:
         """End every process in the box, for good; files can still be read."""
         self._frozen = True
+        await self.end_commands()
+
+    async def end_commands(self) -> None:
+        """End every command that runs in the box; others can be run afterwards."""
         await completed(end_all(self._running, self._launch.stop))
 
     async def alive(self) -> bool:
@@ -238,7 +243,7 @@ class LocalBox:
 
     def _prologue(self) -> list[str]:
         script = _PROLOGUE.format(limits="; ".join(_rlimits(self._spec.limits)))
-        return ["/bin/sh", "-c", script, "sh", *self._cgroup.entries, "--"]
+        return ["/bin/sh", "-c", script, "sh", *self.cgroup.entries, "--"]
 
 
 def _rlimits(limits: Limits) -> list[str]:

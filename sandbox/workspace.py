@@ -22,7 +22,7 @@ from palestra.rl.errors import SandboxError
 from palestra.sandbox.owner import Owner
 
 _PREFIX = "palestra-"
-_RECORD, _CONDEMNED = "box.json", "gone.json"
+RECORD, _CONDEMNED = "box.json", "gone.json"
 _PARTS = ("work", "tmp")
 _ATTEMPTS = 5
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -74,7 +74,7 @@ def create(root: Path, name: str, record: Record, *, user: int | None = None) ->
     root.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}new-", dir=root))
     try:
-        (draft / _RECORD).write_text(_text(record))
+        (draft / RECORD).write_text(_text(record))
         furnish(draft, "work", user)
         return draft.rename(root / name)
     except OSError as error:
@@ -93,6 +93,13 @@ def furnish(folder: Path, part: str, user: int | None = None) -> Path:
     if user is not None:
         os.chown(made, user, user)
     return made
+
+
+def renew(folder: Path, user: int | None) -> None:
+    """A new, empty work folder in place of what is in the folder of a box; raises ``OSError``, also
+    when somebody still writes into the old one."""
+    _clear(folder)
+    furnish(folder, "work", user)
 
 
 def take_over(root: Path, name: str, record: Record) -> Record:
@@ -114,7 +121,7 @@ def condemn(root: Path, name: str) -> bool:
     if find(root, name) is None:
         return False
     with suppress(FileNotFoundError):
-        (root / name / _RECORD).rename(root / name / _CONDEMNED)
+        (root / name / RECORD).rename(root / name / _CONDEMNED)
     return True
 
 
@@ -134,7 +141,7 @@ def find(root: Path, name: str) -> Record | None:
         if Path(name).name != name or not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
             return None
         try:
-            return _parsed((folder / _RECORD).read_text())
+            return _parsed((folder / RECORD).read_text())
         except FileNotFoundError:
             return replace(_parsed((folder / _CONDEMNED).read_text()), expires=0)
     except (OSError, ValueError, KeyError, TypeError):
@@ -180,7 +187,7 @@ def _write(folder: Path, record: Record) -> None:
     # os.replace: somebody who lists boxes at this moment must not read half a record.
     fresh = folder / f".{record.id}-{os.getpid()}"
     fresh.write_text(_text(record))
-    fresh.replace(folder / _RECORD)
+    fresh.replace(folder / RECORD)
 
 
 def _text(record: Record) -> str:

@@ -23,6 +23,8 @@ import pytest
 from palestra.rl.errors import SandboxError
 from palestra.sandbox.auto import BACKENDS, make
 from palestra.sandbox.base import Backend, BoxSpec
+from palestra.sandbox.config import PoolConfig
+from palestra.sandbox.pool import Pool
 
 PATIENCE_S = 30.0
 
@@ -31,10 +33,11 @@ PATIENCE_S = 30.0
 class Kind:
     """How a backend is started here. ``needs`` is a variable that says where it is; without one it
     belongs to the machine, and CI must have it. ``backend`` is its name where the kind has
-    another."""
+    another. ``pooled``: cases get a pool of its boxes."""
 
     needs: str = ""
     backend: str = ""
+    pooled: bool = False
     options: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -42,6 +45,7 @@ IMAGE = os.environ.get("PALESTRA_TEST_IMAGE", "agentbase:bookworm")
 
 KINDS = {
     "bubblewrap": Kind(),
+    "bubblewrap-pool": Kind(backend="bubblewrap", pooled=True),
     "landlock": Kind(),
     "docker": Kind(needs="DOCKER_HOST", options={"image": IMAGE}),
     **{
@@ -69,7 +73,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "any_kind" in metafunc.fixturenames:
         metafunc.parametrize("any_kind", KINDS)
     elif "kind" in metafunc.fixturenames:
-        present = [name for name in KINDS if not absence(name)]
+        pooled = getattr(metafunc.module, "POOLED", True)
+        present = [
+            name
+            for name, kind in KINDS.items()
+            if not absence(name) and (pooled or not kind.pooled)
+        ]
         metafunc.parametrize("kind", present, scope="session", indirect=True)
 
 
@@ -87,10 +96,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 async def _play(
     case: Callable[..., Awaitable[None]], given: dict[str, object], fixtures: dict[str, object]
 ) -> None:
-    backend, spec, labels = (fixtures[name] for name in ("backend", "spec", "labels"))
+    names = ("backend", "spec", "labels", "kind")
+    backend, spec, labels, kind = (fixtures[name] for name in names)
     async with AsyncExitStack() as stack:
+        opened = backend
+        if KINDS[kind].pooled:
+            pool = Pool(backend, PoolConfig(spare=2), places=60, kinds=[spec()])
+            opened = await stack.enter_async_context(pool)
+        if "backend" in given:
+            given["backend"] = opened
         if "box" in given:
-            given["box"] = await stack.enter_async_context(backend.open(spec()))
+            given["box"] = await stack.enter_async_context(opened.open(spec()))
         await case(**given)
     await _until(lambda: _nothing(backend, labels))
 
