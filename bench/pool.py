@@ -47,7 +47,7 @@ def main() -> None:
         figures |= asyncio.run(first_results(backend, args.boxes))
         if isinstance(backend, Bubblewrap) and not backend.cannot_reset():
             figures |= asyncio.run(again(backend, args.boxes))
-    write_report(RESULT, figures, f"bench/pool.py, {args.boxes} boxes", machine_of())
+    write_report(RESULT, figures, "bench/pool.py", machine_of())
 
 
 async def first_results(backend: Backend, count: int) -> Figures:

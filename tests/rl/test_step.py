@@ -61,6 +61,12 @@ def test_a_step_learns_saves_and_publishes_in_this_order(make_run: MakeRun) -> N
     assert rewards == {0.0, 1.0}, "the script should win some and lose some"
 
 
+def test_a_step_tells_what_became_of_its_boxes(make_run: MakeRun) -> None:
+    run = make_run()
+    world = replace(run.world, box_metrics=lambda: {"sandbox/leases": 8.0})
+    assert step(1, replace(run, world=world))["sandbox/leases"] == 8.0
+
+
 def test_the_batch_holds_exactly_the_samples_of_the_journal(make_run: MakeRun) -> None:
     run = make_run()
     step(1, run)
