@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -33,11 +34,13 @@ PATIENCE_S = 30.0
 class Kind:
     """How a backend is started here. ``needs`` is a variable that says where it is; without one it
     belongs to the machine, and CI must have it. ``backend`` is its name where the kind has
-    another. ``pooled``: cases get a pool of its boxes."""
+    another. ``pooled``: cases get a pool of its boxes. ``modules``: the cases that are tried unless
+    ``PALESTRA_CONTRACT=full`` says all; empty: all."""
 
     needs: str = ""
     backend: str = ""
     pooled: bool = False
+    modules: frozenset[str] = frozenset()
     options: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -54,10 +57,21 @@ KINDS = {
             backend="kubernetes",
             # Twenty boxes fit on a node of two processors.
             options={"image": IMAGE, "reserve": 0.02, "transport": transport},
+            modules=frozenset(modules),
         )
-        for transport in ("direct", "websocket")
+        for transport, modules in {
+            "direct": (),
+            "websocket": ("test_commands", "test_life"),  # what the way to a box has a part in
+        }.items()
     },
 }
+
+
+FULL = os.environ.get("PALESTRA_CONTRACT") == "full"
+
+
+def _tried(kind: Kind, module: ModuleType) -> bool:
+    return FULL or not kind.modules or module.__name__.rpartition(".")[2] in kind.modules
 
 
 def absence(name: str) -> str:
@@ -77,7 +91,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         present = [
             name
             for name, kind in KINDS.items()
-            if not absence(name) and (pooled or not kind.pooled)
+            if not absence(name) and (pooled or not kind.pooled) and _tried(kind, metafunc.module)
         ]
         metafunc.parametrize("kind", present, scope="session", indirect=True)
 
