@@ -15,7 +15,7 @@ import pytest
 from palestra.deploy import cli
 from palestra.deploy.config_file import load_recipe
 from palestra.deploy.console import Console
-from palestra.deploy.tasks import open_workshop
+from palestra.deploy.tasks import workshop
 from palestra.deploy.world import make_world
 from palestra.envs.complete import Complete
 from palestra.policies.config import TinyConfig
@@ -87,19 +87,21 @@ def test_episodes_are_played_and_graded_in_boxes_of_the_backend(
 
     async def play() -> dict[str, Trajectory]:
         with Console(stream=io.StringIO()) as console:
-            shop = await open_workshop(config.tasks, config.sandbox, tmp_path / "cache", console)
-        scripted = ScriptedPolicy(reply, HFTokenizer(policy))
-        world = make_world(config, shop, policy, scripted)
-        assert world.env.name == Complete.name and f"sandbox.backend={world.boxes.name}" in chosen
-        outside = replace(shop.tasks.tasks[0], id="outside", files={"/etc/outside": "1"})
-        tickets = [
-            Ticket(task=task, group_id=task.id, sample=0, step=1, seed=0, temperature=1.0)
-            for task in (*shop.tasks.tasks, outside)
-        ]
-        played: list[Trajectory] = []
-        await play_all(tickets, world, played.append)
-        names = (*WORK, "outside")
-        return dict(zip(names, sorted(played, key=lambda one: one.task_id), strict=True))
+            async with workshop(config, tmp_path / "cache", console) as shop:
+                scripted = ScriptedPolicy(reply, HFTokenizer(policy))
+                world = make_world(config, shop, policy, scripted)
+                kind = f"sandbox.backend={world.boxes.name}"
+                assert world.env.name == Complete.name and kind in chosen
+                outside = replace(shop.tasks.tasks[0], id="outside", files={"/etc/outside": "1"})
+                tickets = [
+                    Ticket(task=task, group_id=task.id, sample=0, step=1, seed=0, temperature=1.0)
+                    for task in (*shop.tasks.tasks, outside)
+                ]
+                played: list[Trajectory] = []
+                await play_all(tickets, world, played.append)
+        return dict(
+            zip((*WORK, "outside"), sorted(played, key=lambda one: one.task_id), strict=True)
+        )
 
     played = asyncio.run(play())
     outside = played.pop("outside")

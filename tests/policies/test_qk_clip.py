@@ -13,7 +13,8 @@ import torch
 
 from palestra.policies import process_group
 from palestra.policies.config import LearnerConfig
-from palestra.policies.learner import DeepSpeedLearner, PolicyModule
+from palestra.policies.learner import DeepSpeedLearner
+from palestra.policies.module import PolicyModule
 from palestra.policies.packing import MicroBatch, micro_batches
 from palestra.policies.qk_clip import QkClip, max_logits
 from palestra.rl.errors import UserError
