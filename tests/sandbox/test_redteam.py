@@ -1,7 +1,7 @@
 """Attacks on the grade: each must score exactly what doing nothing scores.
 
 Containers take long: on Docker all attacks meet checks of every kind and one format, in Pods a
-choice of them is tried. With ``PALESTRA_RED_TEAM=full`` everything runs everywhere.
+choice of them is tried. With ``PALESTRA_TESTS=full`` everything runs everywhere.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ROOT = Path(__file__).resolve().parents[2]
 QUICK = {name: attack for name, attack in ATTACKS.items() if name not in RESOURCES}
 CHECK_S = 0.5
 AT_ONCE = 4
-FULL = os.environ.get("PALESTRA_RED_TEAM") == "full"
+FULL = os.environ.get("PALESTRA_TESTS") == "full"
 POD_ATTACKS = ("forges-the-report", "steals-descriptors", "writes-memory-of-others", "kills-all")
 POD_ATTACKS += ("stops-parent", "kills-its-box", "daemon-in-its-box", "network")
 """Those that one user for commands and what watches them could make a difference for."""

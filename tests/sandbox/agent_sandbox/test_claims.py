@@ -29,7 +29,10 @@ IMAGE = os.environ.get("PALESTRA_TEST_IMAGE", "agentbase:bookworm")
 Until = Callable[[Callable[[], object]], None]
 
 
-@pytest.fixture(scope="module", params=["direct", "websocket"])
+WAYS = ["direct", "websocket"] if os.environ.get("PALESTRA_TESTS") == "full" else ["direct"]
+
+
+@pytest.fixture(scope="module", params=WAYS)
 def backend(api: Api, controller: Any, request: pytest.FixtureRequest) -> Iterator[Kubernetes]:
     """Boxes with two of them kept warm."""
     yield (made := _made(api, request.param))
