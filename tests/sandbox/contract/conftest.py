@@ -60,7 +60,7 @@ KINDS = {
             modules=frozenset(modules),
         )
         for transport, modules in {
-            "direct": (),
+            "direct": ("test_commands", "test_files", "test_isolation", "test_life", "test_limits"),
             "websocket": ("test_commands",),  # what the way to a box has most part in
         }.items()
     },
