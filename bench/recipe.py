@@ -25,7 +25,7 @@ from report import machine_of, write_report
 from palestra.deploy.boxes import cache_folder
 from palestra.deploy.config_file import load_recipe
 from palestra.deploy.console import Console
-from palestra.deploy.tasks import open_workshop
+from palestra.deploy.tasks import workshop
 from palestra.deploy.warm_start import demonstrations, ptx_samples
 from palestra.policies.tokenizer import HFTokenizer
 from palestra.rl.journal import Journal
@@ -184,13 +184,11 @@ async def heldout_demonstrations(run: Path) -> tuple[list[Sample], list[Sample]]
     ptx = config.rl.ptx.model_copy(update={"coef": 1.0})
     careful = config.model_copy(update={"rl": config.rl.model_copy(update={"ptx": ptx})})
     with Console(stream=sys.stderr) as console:
-        shop = await open_workshop(
-            config.tasks, config.sandbox, cache_folder() / "validation", console
-        )
-        tasks = shop.tasks.split(SPLIT)[: config.rl.eval.limit]
-        chat = Chat(HFTokenizer(run / "sft"), DIALECTS[config.rollout.dialect])
-        mixture = demonstrations(config, shop.env, chat, tasks, 0, console.say)
-        return ptx_samples(careful, shop.env, chat, tasks), mixture
+        async with workshop(config, cache_folder() / "validation", console) as shop:
+            tasks = shop.tasks.split(SPLIT)[: config.rl.eval.limit]
+            chat = Chat(HFTokenizer(run / "sft"), DIALECTS[config.rollout.dialect])
+            mixture = demonstrations(config, shop.env, chat, tasks, 0, console.say)
+            return ptx_samples(careful, shop.env, chat, tasks), mixture
 
 
 def nll(policy: Path, samples: Sequence[Sample]) -> float:

@@ -138,10 +138,14 @@ def means(sums: Mapping[str, float], counts: Counts) -> dict[str, float]:
 
 
 def over_updates(reports: list[dict[str, float]]) -> dict[str, float]:
-    """One report of a step's updates: means, or the largest for names in ``_max``."""
+    """One report of a step's updates: means, or the largest of what is a maximum by its name."""
     names = dict.fromkeys(name for report in reports for name in report)
     found = {name: [report[name] for report in reports if name in report] for name in names}
     return {
-        name: max(values) if name.endswith("_max") else sum(values) / len(values)
+        name: max(values) if _is_maximum(name) else sum(values) / len(values)
         for name, values in found.items()
     }
+
+
+def _is_maximum(name: str) -> bool:
+    return name.endswith("_max") or name.startswith("actor/max_")

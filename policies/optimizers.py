@@ -92,9 +92,8 @@ def reset(optimizer: Any) -> None:
     """Forget moments and counts of steps, as in a fresh optimizer; weights and rates stay."""
     inner = getattr(optimizer, "optimizer", optimizer)
     for state in inner.state.values():
-        for value in state.values():
+        for name, value in state.items():
             if torch.is_tensor(value):
                 value.zero_()
-    for group in inner.param_groups:
-        if "step" in group:  # where DeepSpeed's FusedAdam counts
-            group["step"] = 0
+            else:  # DeepSpeed's FusedAdam counts steps in a plain number
+                state[name] = 0

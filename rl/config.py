@@ -41,9 +41,9 @@ class MismatchConfig(Settings):
     """Smallest ratio that `icepop` keeps; published."""
     high: float = Field(default=2.0, ge=1)
     """Largest ratio that is kept whole; our default (IcePop publishes 5)."""
-    limit: float | None = Field(default=0.1, gt=0)
-    """Largest mean KL (k3) between the recorded and the learner's log-probabilities of a batch; our
-    default."""
+    limit: float = Field(default=0.1, ge=0)
+    """Largest mean KL (k3) between the recorded and the learner's log-probabilities, of the first
+    mini-batch or, where the update would be skipped, of all; 0: none. Our default."""
     on_limit: OnMismatch = "stop"
     """Stop the run above the limit, or skip the update at the price of one more forward pass."""
 
@@ -230,6 +230,14 @@ class RLConfig(Settings):
     temperature_decay: TemperatureDecayConfig = TemperatureDecayConfig()
     sampling: SamplingConfig = SamplingConfig()
     eval: EvalConfig = EvalConfig()
+
+    @model_validator(mode="after")
+    def _group_deviations_need_siblings(self) -> RLConfig:
+        named = self.objective.name == "reinforce_plus_plus"
+        estimator = self.adv_estimator or ("reinforce_plus_plus" if named else "mean")
+        if self.norm_adv_by_std and estimator.startswith(("none", "reinforce")):
+            raise ValueError(f'norm_adv_by_std has no use for adv_estimator = "{estimator}"')
+        return self
 
     @model_validator(mode="after")
     def _corrections_need_a_ratio(self) -> RLConfig:

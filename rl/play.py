@@ -23,12 +23,17 @@ async def play_step(step: int, run: Run) -> list[Trajectory]:
     """
     most = run.config.train_batch_size * run.config.sampling.max_gen_batches
     played = {trajectory.id: trajectory for trajectory in run.journal.trajectories(step)}
+    ids: list[str] = []
     drawn, wanted = 0, run.config.train_batch_size
     while wanted:
-        await play_missing(draw(step, run, drawn, wanted), run, played)
+        tickets = draw(step, run, drawn, wanted)
+        await play_missing(tickets, run, played)
         drawn += wanted
-        wanted = min(most - drawn, lacking(step, played.values(), run)) if drawn < most else 0
-    return [played[key] for key in sorted(played)]
+        # The journal may hold pieces of a later round, which is not drawn yet.
+        ids += [ticket.id for ticket in tickets]
+        complete = [played[key] for key in ids]
+        wanted = min(most - drawn, lacking(step, complete, run)) if drawn < most else 0
+    return [played[key] for key in sorted(ids)]
 
 
 def lacking(step: int, played: Iterable[Trajectory], run: Run) -> int:

@@ -16,7 +16,7 @@ GROUP_RELATIVE = frozenset({"mean", "leave_one_out", "log_z"})
 class Rule:
     """How the rewards of a step become advantages, and its losses one number.
 
-    ``temperature`` is ``tau`` of the estimator ``log_z``; ``scale_factor`` the divisor of
+    ``tau`` is that of the estimator ``log_z``; ``scale_factor`` the divisor of
     ``seq-mean-token-sum-norm``.
     """
 
@@ -51,14 +51,16 @@ def rule(config: RLConfig) -> Rule:
     """As published for the objective, with what the configuration says otherwise.
 
     A uniform group stays in the batch where its loss is not 0: under an estimator that does not
-    compare siblings, and under a KL penalty.
+    compare siblings, and under a KL penalty. K2.5's regulariser alone does not keep it (ours).
     """
     published = PUBLISHED[config.objective.name]
     estimator = config.adv_estimator or published.adv_estimator
     no_signal = estimator in GROUP_RELATIVE and not config.kl.coef
     return Rule(
         adv_estimator=estimator,
-        norm_adv_by_std=_or(config.norm_adv_by_std, published.norm_adv_by_std),
+        norm_adv_by_std=_or(
+            config.norm_adv_by_std, published.norm_adv_by_std and estimator in GROUP_RELATIVE
+        ),
         loss_agg_mode=config.loss_agg_mode or published.loss_agg_mode,
         zero_variance_filter=_or(
             config.zero_variance_filter, published.zero_variance_filter and no_signal

@@ -117,6 +117,8 @@ def choose(
             return found
         problems.append(f"{name} lacks {', '.join(sorted(require - found.guarantees))}")
     wanted = ", ".join(sorted(require))
+    if backend != "auto":
+        raise UserError(f"no boxes that give {wanted}: {problems[0]}")
     raise UserError(
         f"no sandbox here gives {wanted} ({'; '.join(problems)}); install bubblewrap, or pass "
         "--unsafe-local to run agent code without isolation"

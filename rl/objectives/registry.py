@@ -62,6 +62,6 @@ def policy_loss(config: RLConfig) -> PolicyLoss:
         correction=correction or None,
         kl=KlPenalty(coef=kl.coef, type=kl.type) if kl.coef else None,
         reset_optimizer=getattr(config.objective, "reset_optimizer", False),
-        mismatch_limit=mismatch.limit,
+        mismatch_limit=mismatch.limit or None,
         on_mismatch=mismatch.on_limit,
     )

@@ -173,6 +173,10 @@ def test_sums_do_not_depend_on_the_split(row: int) -> None:
 
 
 def test_the_report_of_several_updates() -> None:
-    reports = [{"a": 1.0, "x_max": 5.0, "once": 3.0}, {"a": 2.0, "x_max": 4.0}]
-    assert over_updates(reports) == {"a": 1.5, "x_max": 5.0, "once": 3.0}
+    reports = [
+        {"a": 1.0, "x_max": 5.0, "once": 3.0, "actor/max_logit": 1.0},
+        {"a": 2.0, "x_max": 4.0, "actor/max_logit": 7.0},
+    ]
+    largest = {"x_max": 5.0, "actor/max_logit": 7.0}
+    assert over_updates(reports) == {"a": 1.5, "once": 3.0} | largest
     assert over_updates(reports[:1]) == reports[0]

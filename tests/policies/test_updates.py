@@ -15,6 +15,7 @@ import torch
 from palestra.policies.config import LearnerConfig
 from palestra.policies.guards import MismatchError
 from palestra.policies.learner import DeepSpeedLearner
+from palestra.policies.optimizers import reset
 from palestra.rl.objectives.gspo import Gspo
 from palestra.rl.objectives.kl import KlPenalty
 from palestra.rl.objectives.mirror_descent import MirrorDescent
@@ -182,6 +183,15 @@ def test_a_reset_forgets_the_moments(
         kept.learn(batch(seed=seed))
     assert agree(learner, plain)
     assert not agree(learner, kept)
+
+
+def test_a_reset_forgets_steps_counted_in_a_plain_number() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight])
+    optimizer.state[weight] = {"step": 7, "exp_avg": torch.ones(2)}
+    reset(optimizer)
+    assert optimizer.state[weight]["step"] == 0
+    assert torch.equal(optimizer.state[weight]["exp_avg"], torch.zeros(2))
 
 
 def weights(learner: DeepSpeedLearner) -> Tensors:

@@ -69,7 +69,7 @@ def test_the_settings_arrive() -> None:
         old_logprobs="learner",
         kl={"coef": 0.3, "type": "k2"},
         mismatch={"correction": "icepop", "level": "sequence", "low": 0.4, "high": 5.0}
-        | {"limit": None, "on_limit": "skip"},
+        | {"limit": 0, "on_limit": "skip"},
     )
     assert around.correction == Correction(name="icepop", level="sequence", low=0.4, high=5.0)
     assert around.kl == KlPenalty(coef=0.3, type="k2")

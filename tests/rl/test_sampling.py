@@ -191,7 +191,7 @@ class Crash(Exception):
     """The process dies here."""
 
 
-@pytest.mark.parametrize("episodes", [2, 13, 18])
+@pytest.mark.parametrize("episodes", [2, 13, 18, 21, 22, 23])
 def test_oversampling_is_resumed_without_playing_anything_twice(
     make_run: MakeRun, tmp_path: Path, episodes: int
 ) -> None:
