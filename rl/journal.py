@@ -177,8 +177,7 @@ class Journal:
             for t in group.trajectories
             if t.reward is not None and t.reward.shaping
         }
-        if rewards:
-            self.set_meta(f"shaped/{step}", rewards)
+        self.set_meta(f"shaped/{step}", rewards)
 
     def shaped(self, step: int) -> dict[str, Reward]:
         """What ``add_shaped`` stored, by trajectory id."""

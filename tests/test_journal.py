@@ -17,7 +17,7 @@ import pytest
 
 from palestra.rl.errors import UserError
 from palestra.rl.journal import APPLICATION_ID, FORMAT, EvalRow, GroupRow, Journal
-from palestra.rl.types import Trajectory
+from palestra.rl.types import Group, Trajectory
 
 Make = Callable[..., Trajectory]
 
@@ -106,6 +106,18 @@ def test_meta_holds_json(tmp_path: Path) -> None:
         for value in ({"a": [1, None, 2.5]}, None, "text"):
             journal.set_meta("k", value)
             assert journal.get_meta("k", 3) == value
+
+
+def test_rewards_that_shaping_left_alone_replace_shaped_ones(
+    tmp_path: Path, make_trajectory: Make
+) -> None:
+    raw = make_trajectory("a")
+    assert raw.reward
+    cut = replace(raw, reward=raw.reward.shaped("toggle", 0.25))
+    with Journal(tmp_path / "j") as journal:
+        for learned, kept in ((cut, {"a": cut.reward}), (raw, {}), (cut, {"a": cut.reward})):
+            journal.add_shaped(1, [Group(id="g", task_id="t", trajectories=(learned,))])
+            assert journal.shaped(1) == kept
 
 
 def test_another_connection_reads_while_one_writes(tmp_path: Path, make_trajectory: Make) -> None:
