@@ -119,6 +119,9 @@ def _add_tasks(commands: Commands[Parser]) -> None:
         _limit(parser)
     what = "also try the attacks of docs/sandboxes.md on every task; 1 when one gains anything"
     check.add_argument("--red-team", action="store_true", help=what)
+    what = "gradings of each reference, which must agree (default 3)"
+    check.add_argument("--repeats", type=_positive, default=3, metavar="N", help=what)
+    check.add_argument("--html", metavar="FILE", help="also write the report as an HTML file")
     show.add_argument("id", nargs="?", metavar="ID", help="a task's id, or how it begins")
     what = "rows of {task_id, completion} or {task_id, files}"
     score.add_argument("--solutions", required=True, metavar="FILE.jsonl", help=what)

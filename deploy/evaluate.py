@@ -68,7 +68,7 @@ async def _evaluate(
 ) -> tuple[dict[str, Json], int]:
     from palestra.policies.engine import VllmEngine
 
-    tasks = config.tasks.model_copy(update={"source": source})
+    tasks = config.tasks.model_copy(update={"source": source, "gate": False})
     config = config.model_copy(update={"tasks": tasks})
     async with workshop(config, cache_folder() / "validation", console) as shop:
         console.phase(f"starting the engine on {checkpoint}")

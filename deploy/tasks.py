@@ -13,6 +13,7 @@ from palestra.deploy.console import Console
 from palestra.envs import registry
 from palestra.envs.base import Env
 from palestra.envs.config import TasksConfig
+from palestra.envs.gate import Gate
 from palestra.envs.repair_source import RepairOptions
 from palestra.envs.sources import load
 from palestra.envs.taskset import TaskSet
@@ -60,6 +61,8 @@ async def _furnished(
         cache=cache,
         options=RepairOptions(mutations=settings.mutations, max_lines=settings.max_lines),
     )
+    if settings.gate and not tasks.validated:
+        tasks = await _fit(tasks, sandbox, boxes, cache, console)
     counts = ", ".join(f"{count} {name or 'tasks'}" for name, count in tasks.splits.items())
     console.say(f"tasks: {counts or 'none'}; left out: {len(tasks.skipped)}")
     for skipped in tasks.skipped[:SHOWN]:
@@ -69,3 +72,17 @@ async def _furnished(
     boxes = replace(boxes, run_checks=run_checks, grader=remembering_grader(boxes.grader))
     env = registry.make(tasks.env, boxes.run_checks, system_prompt=settings.system_prompt)
     return Workshop(tasks=tasks, env=env, boxes=boxes)
+
+
+async def _fit(
+    tasks: TaskSet, sandbox: SandboxConfig, boxes: Boxes, cache: Path, console: Console
+) -> TaskSet:
+    """The tasks that may be trained on."""
+    gate = Gate(
+        grader=boxes.grader,
+        cache=cache,
+        settings=f"{boxes.provider.name} {sandbox.image} {sandbox.check_s:g}",
+        concurrency=sandbox.max_boxes,
+    )
+    with console.progress(len(tasks.tasks), "tasks checked") as advance:
+        return await gate.let(tasks, advance)

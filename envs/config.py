@@ -20,5 +20,8 @@ class TasksConfig(Settings):
     """Longest function used."""
     limit: int = Field(default=0, ge=0)
     """Use at most so many training tasks; 0 means all."""
+    gate: bool = True
+    """Grade every task before training, and leave out those whose reference fails or that doing
+    nothing solves; what was found is remembered. Tasks that were made by running them pass."""
     system_prompt: str | None = None
     """Replaces the environment's own system prompt; an empty string drops it."""

@@ -10,7 +10,7 @@ from palestra.envs.base import Env
 from palestra.envs.concurrency import bounded
 from palestra.envs.files import collect, work_of
 from palestra.rl.errors import SandboxError, UserError
-from palestra.rl.types import Grader, Outcome, Sandbox, SandboxProvider, Task, Verdict, Work
+from palestra.rl.types import Grader, Outcome, Sandbox, SandboxProvider, Task, Work
 
 HELD = frozenset({"fs", "kill_tree", "signals"})
 """Guarantees without which an attack could harm the machine that it is tried on."""
@@ -54,21 +54,21 @@ class RedTeam:
                 + ", ".join(sorted(lacking))
             )
 
-    async def gains(self, task: Task, grader: Grader, nothing: Verdict) -> dict[str, str]:
-        """What each attack that applies gained over ``nothing``, the verdict on doing nothing.
+    async def gains(self, task: Task, grader: Grader, *, noop: bool) -> dict[str, str]:
+        """What each attack that applies gained over doing nothing, which passes if ``noop``.
 
         Empty for an attack in vain. Not to be judged at all is a gain too: such an episode has no
         reward, and is played again.
         """
 
         async def gain(attack: Attack) -> str:
-            return await self._gain(attack, task, grader, nothing)
+            return await self._gain(attack, task, grader, noop)
 
         applied = {name: attack for name, attack in self.attacks.items() if attack.applies(task)}
         found = await bounded(gain, list(applied.values()), self.at_once)
         return dict(zip(applied, found, strict=True))
 
-    async def _gain(self, attack: Attack, task: Task, grader: Grader, nothing: Verdict) -> str:
+    async def _gain(self, attack: Attack, task: Task, grader: Grader, noop: bool) -> str:
         try:
             work, reached = await self._played(attack, task)
         except SandboxError as error:
@@ -80,7 +80,7 @@ class RedTeam:
         verdict = await grader(task, work)
         if verdict.outcome is Outcome.INFRA_FAILURE:
             return f"there was no verdict: {verdict.reason}"
-        if verdict.solved and not nothing.solved:
+        if verdict.solved and not noop:
             return f"it passed all {len(verdict.passed)} checks"
         return ""
 

@@ -81,6 +81,7 @@ async def build(
         env=Repair.name,
         tasks=tuple(_limited(wanted, options.limit)),
         skipped=tuple(skipped),
+        validated=True,
     )
 
 

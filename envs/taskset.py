@@ -24,7 +24,8 @@ class TaskSet:
     """Tasks of one source for one environment, in a stable order.
 
     ``labels["split"]`` of a task, where there is one, is ``train``, ``heldout_mutations`` or
-    ``heldout_functions``.
+    ``heldout_functions``. ``validated`` tasks were made by running them: the reference passes, and
+    what the agent starts from fails.
 
     Example: ``TaskSet(source="repair:", env="palestra/Repair-v0", tasks=tasks, skipped=())``
     """
@@ -33,6 +34,7 @@ class TaskSet:
     env: str
     tasks: tuple[Task, ...]
     skipped: tuple[Skipped, ...] = ()
+    validated: bool = False
 
     def split(self, name: str) -> tuple[Task, ...]:
         """The tasks labelled with this split."""

@@ -165,6 +165,24 @@ def test_tasks_check_and_show(source: str, capsys: pytest.CaptureFixture[str]) -
     assert "more than one task" in _one_line(capsys)
 
 
+def test_a_report_for_browsers_holds_no_markup_of_others(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(source.removeprefix("jsonl:").removeprefix("humaneval:"))
+    evil = '<script>alert(1)</script>"><img onerror=x>'
+    path.write_text(path.read_text().replace("Add/1", json.dumps(evil)[1:-1]) + "[]\n")
+    page = tmp_path / "report.html"
+    assert main(["tasks", "check", source, "--repeats", "1", "--html", str(page)]) == 1
+    text = page.read_text()
+    assert "<script" not in text and "<img" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert text.index("the reference fails") < text.index("Add/0"), "problems come first"
+    assert f"{path.name} row 3" in text and "not sound" in text
+    capsys.readouterr()
+    assert main(["tasks", "check", source, "--html", str(tmp_path / "no" / "x.html")]) == 2
+    assert "no/x.html: there is no such folder" in _one_line(capsys)
+
+
 def test_tasks_check_with_a_red_team(
     source: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,15 +6,19 @@ import asyncio
 import json
 from argparse import Namespace
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
+from palestra.deploy.atomic import write_text
 from palestra.deploy.boxes import Boxes, load_tasks, open_boxes
+from palestra.deploy.check_html import page
 from palestra.deploy.config_file import load_recipe
 from palestra.deploy.console import Console
 from palestra.deploy.table import aligned
 from palestra.deploy.text import clean, one_line
+from palestra.envs.base import Env
 from palestra.envs.check import CheckReport, TaskCheck, check_tasks
+from palestra.envs.fresh import Stage
 from palestra.envs.red_team import RedTeam
 from palestra.envs.registry import make
 from palestra.envs.rows import read_rows
@@ -29,7 +33,11 @@ SHOWN = 20
 
 def check(args: Namespace) -> int:
     """Grade every task's reference and its untouched files; 1 when a task is not sound."""
+    if args.html and not Path(args.html).absolute().parent.is_dir():
+        raise UserError(f"--html {args.html}: there is no such folder")
     report = asyncio.run(_check(args))
+    if args.html:
+        write_text(Path(args.html), page(report))
     if args.json:
         print(json.dumps(report.to_json()))
     else:
@@ -61,18 +69,27 @@ async def _check(args: Namespace) -> CheckReport:
     boxes = _open_boxes(args)
     if args.json:  # the answer alone, for scripts
         tasks = await load_tasks(args.source, boxes, limit=args.limit)
-        return await check_tasks(tasks, boxes.grader, red_team=_red_team(args, tasks, boxes))
+        return await _checked(args, tasks, boxes, lambda _: None)
     with Console() as console:
         if args.source.startswith("repair"):
             console.say("loading tasks; repair tasks are validated the first time")
         tasks = await load_tasks(args.source, boxes, limit=args.limit)
         with console.progress(len(tasks.tasks), "tasks checked") as advance:
-            return await check_tasks(
-                tasks,
-                boxes.grader,
-                red_team=_red_team(args, tasks, boxes),
-                on_done=lambda _: advance(),
-            )
+            return await _checked(args, tasks, boxes, lambda _: advance())
+
+
+async def _checked(
+    args: Namespace, tasks: TaskSet, boxes: Boxes, on_done: Callable[[TaskCheck], None]
+) -> CheckReport:
+    env = make(tasks.env, boxes.run_checks)
+    return await check_tasks(
+        tasks,
+        boxes.grader,
+        repeats=args.repeats,
+        stage=Stage(env=env, provider=boxes.provider),
+        red_team=_red_team(args, env, boxes),
+        on_done=on_done,
+    )
 
 
 def _open_boxes(args: Namespace) -> Boxes:
@@ -83,10 +100,9 @@ def _open_boxes(args: Namespace) -> Boxes:
     return open_boxes(sandbox, unsafe_local=args.unsafe_local)
 
 
-def _red_team(args: Namespace, tasks: TaskSet, boxes: Boxes) -> RedTeam | None:
+def _red_team(args: Namespace, env: Env, boxes: Boxes) -> RedTeam | None:
     if not args.red_team:
         return None
-    env = make(tasks.env, boxes.run_checks)
     return RedTeam(attacks=ATTACKS, env=env, provider=boxes.provider)
 
 
@@ -138,6 +154,8 @@ def report_lines(report: CheckReport) -> Iterator[str]:
     if not report.tasks:
         yield f"{one_line(report.source)}: no tasks"
         return
+    slowest = report.slowest[0]
+    yield f"slowest reference: {one_line(slowest.id)}, {slowest.seconds:.2f} s"
     yield (
         f"{one_line(report.source)}: {counts['tasks']} tasks; {counts['reference_pass']} references"
         f" pass, {counts['noop_pass']} pass untouched, {counts['flaky']} flaky,"

@@ -18,6 +18,7 @@ from palestra.rl.types import (
     CheckJob,
     CheckResult,
     ExecResult,
+    File,
     Outcome,
     Sandbox,
     Task,
@@ -76,6 +77,9 @@ class Folder:
     async def write(self, path: str, data: bytes) -> None:
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).write_bytes(data)
+
+    async def tree(self, path: str = ".", **limits: object) -> dict[str, File]:
+        return {name: File(data=(self.root / name).read_bytes()) for name in self.names()}
 
     def names(self) -> set[str]:
         return {str(p.relative_to(self.root)) for p in self.root.rglob("*") if p.is_file()}

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from palestra.envs.check import check_tasks
 from palestra.envs.complete import Complete
+from palestra.envs.files import work_of
+from palestra.envs.fresh import Stage
+from palestra.envs.gate import Gate
 from palestra.envs.records import humaneval_task, mbpp_task
 from palestra.envs.red_team import HELD, RedTeam
 from palestra.envs.rows import BadRow
@@ -18,7 +23,7 @@ from palestra.envs.score_rows import score_rows
 from palestra.envs.taskset import Skipped, TaskSet
 from palestra.rewards import registry
 from palestra.rewards.score import Weighted
-from palestra.rl.errors import GraderError, UserError
+from palestra.rl.errors import GraderError, TaskError, UserError
 from palestra.rl.types import Json, Outcome, Task, Verdict
 
 AREA = mbpp_task(
@@ -47,7 +52,7 @@ def test_sound_tasks(world: Any) -> None:
     report = asyncio.run(check_tasks(replace(TASKS, skipped=skipped), world.grade))
     assert report.sound
     row = report.to_json()
-    assert row.pop("wall_s")
+    assert row.pop("wall_s") and set(row.pop("slowest")) == {AREA.id, HALF.id}
     assert row == {
         "source": "test",
         "tasks": 2,
@@ -77,6 +82,75 @@ def test_every_problem_is_named(world: Any) -> None:
     ]
     flaky = asyncio.run(check_tasks(replace(TASKS, tasks=(AREA,)), odd, repeats=2))
     assert "repeats of the same grading differ" in flaky.tasks[0].problem
+
+
+class Careless(Complete):
+    """Does not write the same files every time; the third task cannot be set up."""
+
+    starts = 0
+
+    async def setup(self, task: Task, box: Any) -> None:
+        if task.id == "impossible":
+            raise TaskError("no room for it")
+        await super().setup(task, box)
+        self.starts += 1
+        if task.id == "moody":
+            await box.write("start.txt", str(self.starts).encode())
+
+
+def test_starts_that_differ_and_tasks_that_cannot_start_are_named(world: Any) -> None:
+    stage = Stage(env=Careless(world.run_checks), provider=world.provider)
+    tasks = (AREA, replace(AREA, id="moody"), replace(AREA, id="impossible"))
+    report = asyncio.run(check_tasks(replace(TASKS, tasks=tasks), world.grade, stage=stage))
+    assert [task.problem for task in report.tasks] == [
+        "",
+        "two fresh starts differ: start.txt",
+        "the reference fails: no room for it",
+    ]
+
+
+class Counting:
+    """A grader that says what it is told, by task, and counts."""
+
+    def __init__(self, solved: Mapping[str, list[bool]]) -> None:
+        self.solved = solved
+        self.asked: Counter[str] = Counter()
+
+    async def __call__(self, task: Task, work: Any) -> Verdict:
+        reference = work == work_of(task, task.reference)
+        said = self.solved[task.id]
+        solved = reference and said[min(self.asked[task.id], len(said) - 1)]
+        self.asked[task.id] += reference
+        return Verdict(outcome=Outcome.GRADED, passed={"a": solved})
+
+
+def test_the_gate_leaves_out_and_names_what_fails_twice(tmp_path: Path) -> None:
+    named = {"good": [True], "busy": [True, False, True], "bad": [False]}
+    tasks = replace(TASKS, tasks=tuple(replace(AREA, id=name) for name in named))
+    grader = Counting(named)
+    gate = Gate(grader=grader, cache=tmp_path, settings="a")
+    let = asyncio.run(gate.let(tasks))
+    assert [task.id for task in let.tasks] == ["good", "busy"]
+    assert let.skipped == (Skipped(id="bad", reason="the reference fails: check a"),)
+    assert grader.asked == {"good": 3, "busy": 6, "bad": 6}
+
+    assert asyncio.run(gate.let(tasks)) == let
+    assert grader.asked == {"good": 3, "busy": 6, "bad": 6}, "it is remembered"
+    for file in tmp_path.iterdir():
+        file.write_text(file.read_text()[:1] + "x")
+    assert asyncio.run(gate.let(tasks)).tasks == let.tasks
+    assert grader.asked["good"] == 6, "what was cut short is checked again"
+    asyncio.run(replace(gate, settings="b").let(tasks))
+    assert grader.asked["good"] == 9
+
+
+def test_the_gate_passes_faults_of_ours_on(tmp_path: Path) -> None:
+    async def broken(task: Task, work: Any) -> Verdict:
+        return Verdict(outcome=Outcome.INFRA_FAILURE, reason="no box")
+
+    with pytest.raises(GraderError, match="no box"):
+        asyncio.run(Gate(grader=broken, cache=tmp_path, settings="").let(TASKS))
+    assert not list(tmp_path.iterdir())
 
 
 class Copy:
