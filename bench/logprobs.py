@@ -200,6 +200,7 @@ def _padded(batch: Sequence[Sample]) -> MicroBatch:
         weight=torch.ones(count),
         ptx=torch.zeros(count),
         temperature=torch.ones(count),
+        most=count,
     )
 
 

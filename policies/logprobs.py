@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -15,20 +16,27 @@ def token_logprobs(
     temperature_N: torch.Tensor,
     *,
     chunk: int,
+    most: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of each target and entropy of its distribution, both float32 of shape [N].
 
     Logits (float32, divided by the temperature, as the engine's ``processed_logprobs``) exist for
     ``chunk`` tokens at a time and are computed again in the backward pass. Entropy carries no
     gradient.
+
+    Under ZeRO every call of the head is a collective, its backward pass, too. So there are as many
+    chunks as the rank with the ``most`` tokens has, the last ones empty, and never none at all.
     """
-    # Without a token there is one empty chunk: the head takes part in every backward pass, or ZeRO
-    # would wait for its gradient from the ranks that have none.
+    chunks = max(1, ceil(max(most, len(target_N)) / chunk))
+    starts = range(0, chunks * chunk, chunk)
     parts = [
-        checkpoint(_chunk, head, hidden, target, temperature, use_reentrant=False)
-        for hidden, target, temperature in zip(
-            *(torch.split(x, chunk) for x in (hidden_NH, target_N, temperature_N)), strict=True
+        checkpoint(
+            _chunk,
+            head,
+            *(x[start : start + chunk] for x in (hidden_NH, target_N, temperature_N)),
+            use_reentrant=False,
         )
+        for start in starts
     ]
     logprobs, entropies = zip(*parts, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)

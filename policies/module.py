@@ -34,6 +34,7 @@ class PolicyModule(nn.Module):
             micro.target,
             micro.temperature,
             chunk=self.chunk,
+            most=micro.most,
         )
 
 

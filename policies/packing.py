@@ -23,7 +23,8 @@ class MicroBatch:
     (its own in a prompt). Positions count from the beginning of the prompt. The other tensors have
     shape [N], one entry per token that carries a loss: ``source`` is the flat index of the hidden
     state that predicts it (the token before it), ``target`` its id, ``sample`` the index of its
-    sample in the list that was packed; the tokens of a sample keep their order.
+    sample in the list that was packed; the tokens of a sample keep their order. ``most`` is the
+    largest N of this micro-batch on any rank.
     """
 
     token_ids: torch.Tensor
@@ -39,11 +40,12 @@ class MicroBatch:
     ptx: torch.Tensor
     temperature: torch.Tensor
     weight: torch.Tensor
+    most: int
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """The same batch on another device."""
-        moved = {name: getattr(self, name).to(device) for name in self.__slots__}
-        return MicroBatch(**moved)
+        names = set(self.__slots__) - {"most"}
+        return MicroBatch(most=self.most, **{n: getattr(self, n).to(device) for n in names})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,11 @@ def _learned(sample: Sample) -> Iterator[int]:
     """Places of the tokens that carry a loss; nothing predicts the first."""
     signals = zip(sample.loss_mask, sample.ptx, strict=True)
     return (t for t, (policy, ptx) in enumerate(signals) if t and (policy or ptx))
+
+
+def _losses(families: Iterable[Family]) -> int:
+    samples = (sample for family in families for _, sample in family.samples)
+    return sum(1 for sample in samples for _ in _learned(sample))
 
 
 def rows_of(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
@@ -129,8 +136,10 @@ def micro_batches(
     while rows:
         width = rows[0][1]
         count = ranks * max(1, micro_batch_tokens // width)
-        own = [_Row(families) for families, _ in rows[rank:count:ranks]]
-        batches.append(_to_tensors(own or [_Row(rows[0][0], learn=False)], width))
+        shares = [rows[r:count:ranks] for r in range(ranks)]
+        most = max(sum(_losses(families) for families, _ in share) for share in shares)
+        own = [_Row(families) for families, _ in shares[rank]]
+        batches.append(_to_tensors(own or [_Row(rows[0][0], learn=False)], width, most))
         rows = rows[count:]
     return batches
 
@@ -167,7 +176,7 @@ class _Row:
         self.parents += [parent] * len(ids)
 
 
-def _to_tensors(rows: Sequence[_Row], width: int) -> MicroBatch:
+def _to_tensors(rows: Sequence[_Row], width: int, most: int) -> MicroBatch:
     learned = [
         (r * width + source, index, sample, t)
         for r, row in enumerate(rows)
@@ -194,6 +203,7 @@ def _to_tensors(rows: Sequence[_Row], width: int) -> MicroBatch:
         ptx=column(sample.ptx[t] for _, _, sample, t in learned),
         temperature=column(sample.temperature for _, _, sample, _ in learned),
         weight=column(sample.weight for _, _, sample, _ in learned),
+        most=most,
     )
 
 

@@ -68,6 +68,7 @@ def main() -> None:
                 weight_decay=0.1,
                 row_tokens=30,
                 micro_batch_tokens=30,
+                logprob_chunk=5,  # ranks have unlike numbers of chunks
                 qk_clip=True,
                 qk_clip_tau=1.5,
                 threads=1,

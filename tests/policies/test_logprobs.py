@@ -71,3 +71,24 @@ def test_no_tokens_still_belong_to_the_graph() -> None:
     assert found.shape == entropy.shape == (0,)
     found.sum().backward()
     assert hidden.grad is not None and not hidden.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "most", "calls"), [(0, 0, 1), (13, 0, 4), (13, 17, 5), (0, 8, 2)]
+)
+def test_the_head_is_called_as_often_as_on_the_rank_with_most_tokens(
+    tokens: int, most: int, calls: int
+) -> None:
+    head, hidden, target = problem(4)
+    seen: list[int] = []
+
+    def counted(x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return head(x)
+
+    inputs = hidden[:tokens].requires_grad_(), target[:tokens], torch.ones(tokens)
+    found, _ = token_logprobs(counted, *inputs, chunk=4, most=most)
+    assert len(seen) == calls and sum(seen) == tokens
+    found.sum().backward()
+    assert len(seen) == 2 * calls, "in the backward pass, too"
+    torch.testing.assert_close(found, token_logprobs(head, *inputs, chunk=4)[0])

@@ -111,6 +111,23 @@ def test_rows_and_micro_batches_keep_to_their_sizes(
             assert all(parent <= own for parent, own in zip(parents, segments, strict=True))
 
 
+@given(sizes=sizes_lists, ranks=st.integers(1, 4), **packings)
+@settings(max_examples=80)
+def test_ranks_share_every_token_and_know_the_largest_share(
+    sizes: list[int], ranks: int, row: int, micro: int, prompt: int
+) -> None:
+    packed = samples(sizes, prompt)
+    shares = [
+        micro_batches(packed, row_tokens=row, micro_batch_tokens=micro, rank=rank, ranks=ranks)
+        for rank in range(ranks)
+    ]
+    for together in zip(*shares, strict=True):
+        assert len({batch.token_ids.shape[1] for batch in together}) == 1
+        assert {b.most for b in together} == {max(len(batch.target) for batch in together)}
+    found = [index for share in shares for batch in share for index in batch.sample.tolist()]
+    assert sorted(found) == [n for n, s in enumerate(packed) for _ in learned(s)]
+
+
 def test_a_group_pays_for_its_prompt_once() -> None:
     (batch,) = micro_batches(
         [
@@ -135,7 +152,8 @@ def test_packing_is_deterministic() -> None:
     first, second = pack(sizes, 64, 256), pack(sizes, 64, 256)
     assert len(first) == len(second)
     for a, b in zip(first, second, strict=True):
-        for name in MicroBatch.__slots__:
+        assert a.most == b.most
+        for name in set(MicroBatch.__slots__) - {"most"}:
             assert torch.equal(getattr(a, name), getattr(b, name))
 
 
