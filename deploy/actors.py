@@ -11,7 +11,7 @@ import ray
 
 from palestra.policies import counters
 from palestra.policies.config import EngineConfig, LearnerConfig
-from palestra.rl.types import Batch, Completion, Sampling
+from palestra.rl.types import Batch, Completion, Sample, Sampling
 
 
 class EngineActor:
@@ -92,6 +92,9 @@ class LearnerActor:
 
     def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         return self.learner.logprobs(sequences)
+
+    def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
+        return self.learner.reference_logprobs(samples)
 
     def save(self, folder: str) -> None:
         self.learner.save(folder)

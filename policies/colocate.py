@@ -21,7 +21,7 @@ from typing import Protocol, TypeVar
 
 from palestra.policies import checksums, guards, leaks
 from palestra.rl.errors import EngineError
-from palestra.rl.types import Batch, Completion, Sampling
+from palestra.rl.types import Batch, Completion, Sample, Sampling
 
 PROBE_TOKENS = 6
 LONG_PROBE_TOKENS = 64
@@ -52,6 +52,7 @@ class LearnerSide(Protocol):
 
     async def learn(self, batch: Batch) -> Mapping[str, float]: ...
     async def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]: ...
+    async def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]: ...
     async def save(self, folder: str) -> None: ...
     async def load(self, folder: str) -> None: ...
     async def offload(self, what: str) -> bool: ...
@@ -116,18 +117,25 @@ class Colocated:
         self.say = say
         self._told = False
         self._running: str | None = None
+        self._freed: bool | None = None
+        """While the engine sleeps: whether that gave the device's memory back."""
         self._published = 0
         self._stepped = False
         self._checksums: Mapping[str, str] = {}
         self._gaps: list[float] = []
         self._history: list[Mapping[str, int]] = []
 
+    async def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
+        """The engine sleeps, as it does in ``learn``, which follows; the learner's own weights and
+        states stay where they are."""
+        with self._phase("reference"):
+            await self._engine_sleeps()
+            return await self.learner.reference_logprobs(samples)
+
     async def learn(self, batch: Batch) -> Mapping[str, float]:
         """The engine sleeps, the learner does one optimizer step."""
         with self._phase("learn"):
-            freed = await self.engine.sleep()
-            if not freed:
-                self._tell_once()
+            freed = await self._engine_sleeps()
             memory = await self._watch(device=freed)
             await self.learner.reload()
             metrics = await self.learner.learn(batch)
@@ -142,6 +150,7 @@ class Colocated:
         with self._phase("publish"):
             await self.learner.offload("states")
             await self.engine.wake("weights")
+            self._freed = None
             await self.learner.send_weights()
             await self.engine.set_version(version)
             await self.engine.forget()
@@ -177,6 +186,14 @@ class Colocated:
         self._running = name  # stays after a failure: nobody knows who holds what then
         yield
         self._running = None
+
+    async def _engine_sleeps(self) -> bool:
+        """Put it to sleep unless it is asleep; False where that frees nothing (CPU)."""
+        if self._freed is None:
+            self._freed = await self.engine.sleep()
+            if not self._freed:
+                self._tell_once()
+        return self._freed
 
     async def _watch(self, *, device: bool) -> dict[str, float]:
         """Both sides' counters while nobody uses the device, as metrics."""

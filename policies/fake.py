@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from palestra.rl.errors import UserError
-from palestra.rl.types import Batch, Completion, Sampling, Tokenizer
+from palestra.rl.types import Batch, Completion, Sample, Sampling, Tokenizer
 
 Script: TypeAlias = Callable[[str, Sampling], str]
 """(context as text, sampling) -> the text of the reply, without its end-of-turn token."""
@@ -71,7 +71,7 @@ class RecordingTrainer:
     """Implements ``rl.types.Trainer`` by writing down every call in ``calls``.
 
     ``learn`` and ``publish`` return the metrics given here; ``save`` makes an empty folder, so that
-    a loop finds its checkpoints.
+    a loop finds its checkpoints. The reference gives every token a log-probability by its id.
 
     Example: ``[("learn", batch), ("save", "checkpoints/step-1"), ("publish", 1)]``
     """
@@ -79,11 +79,20 @@ class RecordingTrainer:
     def __init__(self, metrics: Mapping[str, float] | None = None) -> None:
         self.metrics = dict(metrics or {})
         self.calls: list[tuple[str, Batch | int | str]] = []
+        self.scored: list[Sample] = []
 
     @property
     def batches(self) -> list[Batch]:
         """The batches that ``learn`` was given, in order."""
         return [what for _, what in self.calls if isinstance(what, Batch)]
+
+    async def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
+        """Record the samples in ``scored``."""
+        self.scored += samples
+        return [
+            [-(token % 8) / 8 for token, own in zip(s.token_ids, s.loss_mask, strict=True) if own]
+            for s in samples
+        ]
 
     async def learn(self, batch: Batch) -> Mapping[str, float]:
         """Record the batch."""

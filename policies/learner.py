@@ -41,10 +41,10 @@ from palestra.rl.types import Batch, Sample
 class DeepSpeedLearner:
     """Implements ``rl.types.Learner`` for one rank.
 
-    ``folder`` is a Hugging Face model folder, and the frozen reference of an ``objective`` with a
-    KL penalty; ``objective`` is the policy loss, None where only supervised samples are learned;
-    ``ptx_coef`` weighs the supervised loss against it. All ranks are called alike, with the same
-    batch: each learns from its share of the rows.
+    ``folder`` is a Hugging Face model folder, and the frozen reference where the loss or the
+    rewards hold a KL penalty; ``objective`` is the policy loss, None where only supervised samples
+    are learned; ``ptx_coef`` weighs the supervised loss against it. All ranks are called alike,
+    with the same batch: each learns from its share of the rows.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class DeepSpeedLearner:
         self.engine = self._start(folder)
         self.reference = (
             Reference(load_policy(folder, self.config), self.device)
-            if objective and objective.kl
+            if objective and (objective.kl or objective.kl_in_reward)
             else None
         )
         if self.device.type == "cuda":
@@ -131,7 +131,9 @@ class DeepSpeedLearner:
         micros = [micro for update in updates for micro in update]
         nothing = [None] * len(micros)
         own = self._own_logprobs(micros) if need_own else nothing
-        reference = self.reference.logprobs(micros) if self.reference else nothing
+        reference = (
+            self.reference.logprobs(micros) if self.reference and loss and loss.kl else nothing
+        )
         scored = (
             Scored(micro=micro, own=mine, reference=theirs)
             for micro, mine, theirs in zip(micros, own, reference, strict=True)
@@ -245,6 +247,18 @@ class DeepSpeedLearner:
         results = [[0.0] if ids else [] for ids in sequences]
         for micro in self._pack(samples):
             values, _ = self.engine(micro.to(self.device))
+            for index, value in zip(micro.sample.tolist(), values.tolist(), strict=True):
+                results[index].append(value)
+        return results
+
+    def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
+        """What the frozen reference gives the tokens of each sample that the policy generated, in
+        order; none before the first."""
+        if self.reference is None:
+            raise ValueError("this learner was made without a reference")
+        micros = self._pack(samples)
+        results: list[list[float]] = [[] for _ in samples]
+        for micro, values in zip(micros, self.reference.logprobs(micros), strict=True):
             for index, value in zip(micro.sample.tolist(), values.tolist(), strict=True):
                 results[index].append(value)
         return results

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, islice
 from statistics import fmean, pstdev
 
 from palestra.rl.objectives.config import AdvEstimator
@@ -12,6 +13,10 @@ from palestra.rl.types import Group, Sample, Trajectory
 
 EPSILON = 1e-6
 """Added to standard deviations."""
+RETURNS = frozenset({"none", "reinforce_plus_plus"})
+"""Estimators that see what each token earns from there on; the others see the sum."""
+WHITE = frozenset({"reinforce_plus_plus", "reinforce_plus_plus_baseline"})
+"""Estimators whose advantages are made white over the tokens of the batch."""
 
 
 def centred(rewards_G: Sequence[float], *, by_std: bool = False) -> list[float]:
@@ -38,35 +43,38 @@ def above_log_z(rewards_G: Sequence[float], tau: float) -> list[float]:
     return [reward - log_z for reward in rewards_G]
 
 
-def whitened(values_GK: Sequence[Sequence[float]]) -> list[list[float]]:
-    """Mean 0 and standard deviation 1 over all groups together (REINFORCE++, arXiv 2501.03262)."""
-    everything = [value for values in values_GK for value in values]
+def returns_to_go(total: float, penalties_T: Sequence[float]) -> list[float]:
+    """What each token earns from there on: ``total`` less none of the penalties before it, which
+    ``total`` holds already (REINFORCE++, arXiv 2501.03262: ``r - beta * sum_{i >= t} KL_i``)."""
+    before = list(accumulate(penalties_T, initial=0.0))[:-1]
+    return [total + paid for paid in before]
+
+
+def whitened(values_ST: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Mean 0 and standard deviation 1 over the tokens of all samples (REINFORCE++)."""
+    everything = [value for values in values_ST for value in values]
     if not everything:
-        return [[] for _ in values_GK]
-    mean, std = fmean(everything), pstdev(everything)
-    return [[(value - mean) / (std + EPSILON) for value in values] for values in values_GK]
+        return [[] for _ in values_ST]
+    mean = fmean(everything)
+    std = math.sqrt(fmean((value - mean) ** 2 for value in everything))
+    return [[(value - mean) / (std + EPSILON) for value in values] for values in values_ST]
 
 
 def advantages(
     rewards_GK: Sequence[Sequence[float]], estimator: AdvEstimator, *, by_std: bool, tau: float
 ) -> list[list[float]]:
-    """One advantage per reward, group by group.
+    """One advantage per reward, group by group; those of REINFORCE++ are not white yet.
 
-    ``by_std`` divides by each group's own standard deviation; the estimators of REINFORCE++ divide
-    by that of all groups instead.
+    ``by_std`` divides by each group's own standard deviation.
     """
     match estimator:
-        case "reinforce_plus_plus":
-            return whitened(rewards_GK)
-        case "reinforce_plus_plus_baseline":
-            return whitened([centred(rewards) for rewards in rewards_GK])
-        case "mean":
+        case "mean" | "reinforce_plus_plus_baseline":
             return [centred(rewards, by_std=by_std) for rewards in rewards_GK]
         case "leave_one_out":
             found = [leave_one_out(rewards) for rewards in rewards_GK]
         case "log_z":
             found = [above_log_z(rewards, tau) for rewards in rewards_GK]
-        case "none":
+        case "none" | "reinforce_plus_plus":
             found = [list(rewards) for rewards in rewards_GK]
     if not by_std:
         return found
@@ -76,12 +84,15 @@ def advantages(
     ]
 
 
-def samples(groups: Sequence[Group], rule: Rule) -> list[list[Sample]]:
+def samples(
+    groups: Sequence[Group], rule: Rule, penalties: Mapping[str, Sequence[float]] | None = None
+) -> list[list[Sample]]:
     """Samples of each group that teaches something; infrastructure failures are in neither the
     batch nor the baseline.
 
     Without siblings a group-relative estimator has no baseline, and a group whose rewards are all
-    equal is left out under ``rule.zero_variance_filter``.
+    equal is left out under ``rule.zero_variance_filter``. ``penalties`` says, by trajectory id, how
+    much of the reward was taken off at each generated token.
     """
     played = [group.trainable for group in groups]
     played = [members for members in played if _teaches(members, rule)]
@@ -91,10 +102,18 @@ def samples(groups: Sequence[Group], rule: Rule) -> list[list[Sample]]:
         by_std=rule.norm_adv_by_std,
         tau=rule.tau,
     )
-    return [
-        [to_sample(t, a) for t, a in zip(members, own, strict=True)]
-        for members, own in zip(played, found, strict=True)
+    everyone = [t for members in played for t in members]
+    values = [value for own in found for value in own]
+    per_token = [
+        returns_to_go(value, penalties[t.id])
+        if penalties and rule.adv_estimator in RETURNS
+        else [value] * t.generated
+        for t, value in zip(everyone, values, strict=True)
     ]
+    if rule.adv_estimator in WHITE:
+        per_token = whitened(per_token)
+    made = map(to_sample, everyone, per_token)
+    return [list(islice(made, len(members))) for members in played]
 
 
 def rewards_of(trajectories: Sequence[Trajectory]) -> list[float]:
@@ -109,9 +128,17 @@ def _teaches(members: Sequence[Trajectory], rule: Rule) -> bool:
     return not (rule.zero_variance_filter and max(rewards) == min(rewards))
 
 
-def to_sample(trajectory: Trajectory, advantage: float) -> Sample:
-    """The exact ids of a trajectory; only sampled tokens carry mask, log-probability, advantage."""
+def recorded(trajectory: Trajectory) -> list[float]:
+    """The log-probabilities that the generated tokens were sampled with."""
+    return [logprob for turn in trajectory.turns for logprob in turn.logprobs]
+
+
+def to_sample(trajectory: Trajectory, advantages: Sequence[float]) -> Sample:
+    """The exact ids of a trajectory; only sampled tokens carry mask, log-probability, advantage.
+    ``advantages`` has one entry per generated token.
+    """
     ids: list[int] = []
+    given = iter(advantages)
     mask: list[bool] = []
     logprobs: list[float] = []
     for turn in trajectory.turns:
@@ -123,7 +150,7 @@ def to_sample(trajectory: Trajectory, advantage: float) -> Sample:
         token_ids=tuple(ids),
         loss_mask=tuple(mask),
         logprobs=tuple(logprobs),
-        advantages=tuple(advantage if m else 0.0 for m in mask),
+        advantages=tuple(next(given) if m else 0.0 for m in mask),
         ptx=(0.0,) * len(ids),
         temperature=trajectory.temperature,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from palestra.rl.advantage import samples
 from palestra.rl.aggregation import weighted
@@ -11,11 +11,17 @@ from palestra.rl.types import Batch, Group, Sample
 
 
 def batch_of(
-    step: int, groups: Sequence[Group], ptx: Sequence[Sample], rule: Rule, *, mini_batches: int
+    step: int,
+    groups: Sequence[Group],
+    ptx: Sequence[Sample],
+    rule: Rule,
+    *,
+    mini_batches: int,
+    penalties: Mapping[str, Sequence[float]] | None = None,
 ) -> Batch:
     """Groups and supervised samples are dealt to the mini-batches in turn, so none is split; each
     mini-batch has its losses weighed by itself. One that would be empty is left out."""
-    taught = samples(groups, rule)
+    taught = samples(groups, rule, penalties)
     dealt = [
         (
             *weighted(taught[n::mini_batches], rule.loss_agg_mode, scale_factor=rule.scale_factor),

@@ -25,8 +25,26 @@ class KlConfig(Settings):
 
     coef: float = Field(default=0.0, ge=0)
     """Weight of the penalty; 0 makes no reference at all."""
-    type: KlType = "k3"
-    """Estimator of the penalty per token in the loss."""
+    where: Literal["loss", "reward"] = "loss"
+    """Add it to the loss, or take it off the reward of each token before advantages."""
+    type: KlType | None = None
+    """Estimator per token; by default k3 in the loss and k1, which is unbiased there, in the
+    reward."""
+
+    @property
+    def estimator(self) -> KlType:
+        """The estimator that was chosen, or the default of the place."""
+        return self.type or ("k1" if self.where == "reward" else "k3")
+
+    @property
+    def in_reward(self) -> bool:
+        """Does the reward hold a penalty?"""
+        return self.coef > 0 and self.where == "reward"
+
+    @property
+    def in_loss(self) -> bool:
+        """Does the loss hold a penalty?"""
+        return self.coef > 0 and self.where == "loss"
 
 
 class MismatchConfig(Settings):
@@ -237,6 +255,15 @@ class RLConfig(Settings):
         estimator = self.adv_estimator or ("reinforce_plus_plus" if named else "mean")
         if self.norm_adv_by_std and estimator.startswith(("none", "reinforce")):
             raise ValueError(f'norm_adv_by_std has no use for adv_estimator = "{estimator}"')
+        return self
+
+    @model_validator(mode="after")
+    def _rewards_with_kl_are_never_equal(self) -> RLConfig:
+        if self.kl.in_reward and self.zero_variance_filter:
+            raise ValueError(
+                'zero_variance_filter finds no equal rewards with kl.where = "reward": '
+                'leave it out, or set kl.where = "loss"'
+            )
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from palestra.rl.batch import batch_of
+from palestra.rl.kl_reward import kl_metrics, kl_penalties, less_kl
 from palestra.rl.lost import ensure_enough
 from palestra.rl.metrics import rollout_metrics
 from palestra.rl.play import grouped, play_step, shape
@@ -46,15 +47,26 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
     for trajectory in trajectories:
         run.journal.add_trajectory(trajectory)
     groups = shape(step, grouped(trajectories), run)
-    metrics |= shaping_metrics(groups) | sampling_metrics(groups, run.tasks)
+    metrics |= sampling_metrics(groups, run.tasks)
     if run.config.toggle.enable:
         metrics |= toggle_metrics(step, groups, run.budgets)
+    with meter.busy("learn"):
+        penalties = await kl_penalties(groups, run.config.kl, run.trainer)
+    groups = less_kl(groups, penalties)
+    metrics |= shaping_metrics(groups) | kl_metrics(penalties, run.config.kl)
     run.journal.add_shaped(step, groups)
     record_visits(step, groups, run.journal)
 
     ptx = draw_ptx(step, run)
     metrics |= ptx_metrics(run.ptx, ptx)
-    batch = batch_of(step, groups, ptx, rule(run.config), mini_batches=run.config.mini_batches)
+    batch = batch_of(
+        step,
+        groups,
+        ptx,
+        rule(run.config),
+        mini_batches=run.config.mini_batches,
+        penalties=penalties,
+    )
     with meter.busy("learn"):
         metrics |= await run.trainer.learn(batch)
     with meter.busy("checkpoint"):

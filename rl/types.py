@@ -598,6 +598,11 @@ class Learner(Protocol):
         """Log-probability of every token given those before it; the first entry is 0.0."""
         ...
 
+    def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
+        """What a frozen copy of the first weights gives the tokens of each sample that the policy
+        generated, in order."""
+        ...
+
     def save(self, folder: str) -> None:
         """Write native state and a Hugging Face export, all or nothing."""
         ...
@@ -609,6 +614,10 @@ class Learner(Protocol):
 
 class Trainer(Protocol):
     """A learner and an engine that share a device, as the training loop sees them."""
+
+    async def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
+        """As the learner's; between playing and ``learn``."""
+        ...
 
     async def learn(self, batch: Batch) -> Mapping[str, float]:
         """One optimizer step; the engine gives way to the learner."""

@@ -14,7 +14,8 @@ from palestra.rl.objectives.tokens import Loss, Objective, Tokens
 class PolicyLoss:
     """``weight_t * objective_t + penalty_t``, and what the learner has to prepare for it.
 
-    ``old_logprobs`` says whose log-probabilities are pi_old; ``reset_optimizer`` forgets the
+    ``old_logprobs`` says whose log-probabilities are pi_old; ``kl_in_reward`` that a reference is
+    wanted for rewards though the loss has no use for one; ``reset_optimizer`` forgets the
     optimizer's state before each step. Where the engine's recorded log-probabilities and the
     learner's differ by more than ``mismatch_limit`` (mean k3 over tokens; None is no limit), the
     learner stops, or skips the step.
@@ -24,6 +25,7 @@ class PolicyLoss:
     old_logprobs: OldLogprobs = "engine"
     correction: Correction | None = None
     kl: KlPenalty | None = None
+    kl_in_reward: bool = False
     reset_optimizer: bool = False
     mismatch_limit: float | None = None
     on_mismatch: OnMismatch = "stop"

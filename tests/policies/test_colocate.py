@@ -18,7 +18,7 @@ from palestra.policies.colocate import (
 )
 from palestra.policies.guards import MismatchError
 from palestra.rl.errors import EngineError, InfraError, UserError
-from palestra.rl.types import Batch, Completion, Sampling
+from palestra.rl.types import Batch, Completion, Sample, Sampling
 
 PROBE = ((1, 2, 3), (4, 5))
 SAMPLED = -1.5
@@ -123,6 +123,10 @@ class Learner:
         self.scored = [list(ids) for ids in sequences]
         # What is said of the prompt must not count.
         return [[SAMPLED + self.gap if i == 9 else 100.0 for i in ids] for ids in sequences]
+
+    async def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
+        self.calls.append("reference")
+        return [[-1.0] * sample.learned for sample in samples]
 
     async def save(self, folder: str) -> None:
         self.calls.append(("save", folder))
@@ -232,6 +236,21 @@ def test_learning_wakes_the_learner_after_the_engine_sleeps() -> None:
     assert sides.calls == LEARNED
     assert found["actor/pg_loss"] == 0.25
     assert found["memory/engine_children"] == 2
+
+
+def test_the_reference_scores_while_the_engine_sleeps_through() -> None:
+    sides = Sides(gpu=True)
+    colocated = trainer(sides)
+
+    async def step() -> None:
+        assert await colocated.reference_logprobs([]) == []
+        await colocated.learn(Batch(step=3, samples=()))
+        await colocated.publish(3)
+        await colocated.reference_logprobs([])
+
+    asyncio.run(step())
+    scored = ["sleep", "reference"]
+    assert sides.calls == [*scored, *LEARNED[1:], *PUBLISHED, *scored]
 
 
 def test_a_skipped_step_is_said() -> None:

@@ -170,6 +170,30 @@ def test_sequence_ratios_weights_and_a_reference_do_not_depend_on_packing(
     assert agree(learner, plain)
 
 
+def test_a_reference_for_rewards_scores_generated_tokens_and_leaves_the_loss_alone(
+    make_learner: MakeLearner, tiny: Path
+) -> None:
+    loss = PolicyLoss(objective=PPO)
+    plain = make_learner(loss)
+    plain.learn(batch())
+    model, samples = plain_model(tiny), batch(seed=1).samples
+    with torch.no_grad():
+        expected = [scored(model, s).tolist() for s in samples]
+    for row, micro in ((16, 16), (64, 128), (256, 4096)):
+        learner = make_learner(
+            replace(loss, kl_in_reward=True), row_tokens=row, micro_batch_tokens=micro
+        )
+        learner.learn(batch())
+        found = learner.reference_logprobs(samples)
+        for own, wanted in zip(found, expected, strict=True):
+            assert own == pytest.approx(wanted, abs=1e-5), "the first weights', in order"
+        if row == 64:
+            after = weights(learner)
+            assert all(torch.equal(after[name], now) for name, now in weights(plain).items())
+    with pytest.raises(ValueError, match="made without a reference"):
+        plain.reference_logprobs(samples)
+
+
 @pytest.mark.parametrize("zero_stage", [1, 2, 3])
 def test_a_reset_forgets_the_moments(
     make_learner: MakeLearner, tiny: Path, zero_stage: int

@@ -97,18 +97,28 @@ def test_log_z_tends_to_the_mean_and_survives_a_small_tau() -> None:
 
 
 @pytest.mark.parametrize("name", ["reinforce_plus_plus", "reinforce_plus_plus_baseline"])
-def test_reinforce_plus_plus_is_white_over_the_batch(name: AdvEstimator) -> None:
-    found = estimated(name)
-    flat = [value for own in found for value in own]
+def test_reinforce_plus_plus_is_white_over_the_tokens_of_the_batch(
+    make_trajectory: Make, make_turn: Callable[..., Turn], name: AdvEstimator
+) -> None:
+    groups = [
+        group(
+            *(
+                make_trajectory(f"{g}{k}", reward=reward, turns=(make_turn(),) * (1 + k + g))
+                for k, reward in enumerate(own)
+            )
+        )
+        for g, own in enumerate(TWO)
+    ]
+    per_sample = [s for own in samples(groups, Rule(adv_estimator=name)) for s in own]
+    flat = [a for s in per_sample for a, m in zip(s.advantages, s.loss_mask, strict=True) if m]
+    assert len(flat) == 3 * (1 + 2 + 3 + 2 + 3)
     assert statistics.fmean(flat) == pytest.approx(0, abs=1e-9)
     assert statistics.pstdev(flat) == pytest.approx(1, abs=1e-5)
     # Differences within a group keep their size relative to those of another group.
-    assert (found[1][1] - found[1][0]) / (found[0][0] - found[0][1]) == pytest.approx(3.0)
-    shifts = [
-        own[0] * statistics.pstdev(TWO[0] + TWO[1]) - r[0]
-        for own, r in zip(found, TWO, strict=True)
-    ]
-    assert (shifts[0] == pytest.approx(shifts[1])) == (name == "reinforce_plus_plus")
+    a, b, _, d, e = (max(s.advantages, key=abs) for s in per_sample)
+    assert (e - d) / (a - b) == pytest.approx(3.0)
+    same_scale = (e - b) / (a - b) == pytest.approx(3.0)
+    assert same_scale == (name == "reinforce_plus_plus"), "the baseline is the group's mean"
 
 
 def test_none_is_the_reward_and_std_divides_any_of_them() -> None:
@@ -194,7 +204,7 @@ def test_samples_are_the_turns_token_for_token(played: list[Turn], advantage: fl
         outcome=Outcome.GRADED,
         temperature=0.7,
     )
-    sample = to_sample(episode, advantage)
+    sample = to_sample(episode, [advantage] * episode.generated)
     assert sample.temperature == 0.7
     rest = list(
         zip(

@@ -77,6 +77,17 @@ def test_the_settings_arrive() -> None:
     assert around.old_logprobs == "learner"
 
 
+def test_where_the_kl_penalty_stands() -> None:
+    in_loss, in_reward = (made(kl={"coef": 0.3, "where": where}) for where in ("loss", "reward"))
+    assert (in_loss.kl, in_loss.kl_in_reward) == (KlPenalty(coef=0.3, type="k3"), False)
+    assert (in_reward.kl, in_reward.kl_in_reward) == (None, True)
+    assert made(kl={"where": "reward"}) == made()
+    config = RLConfig(kl={"coef": 0.3, "where": "reward"})
+    assert (config.kl.estimator, rule(config).zero_variance_filter) == ("k1", False)
+    with pytest.raises(ValueError, match="zero_variance_filter finds no equal rewards"):
+        RLConfig(kl={"coef": 0.3, "where": "reward"}, zero_variance_filter=True)
+
+
 @dataclass(frozen=True)
 class Mine:
     """An objective of a user's."""
