@@ -11,6 +11,7 @@ from typing import Protocol
 from palestra.envs.base import Env
 from palestra.envs.complete import Complete
 from palestra.envs.repair import Repair
+from palestra.envs.swe import SWE
 from palestra.rl.plugins import Registry
 from palestra.rl.types import CheckRunner
 
@@ -22,7 +23,9 @@ class EnvFactory(Protocol):
 
 
 ENVIRONMENTS: Registry[EnvFactory] = Registry(
-    "environment", "palestra.environments", {Repair.name: Repair, Complete.name: Complete}
+    "environment",
+    "palestra.environments",
+    {Repair.name: Repair, Complete.name: Complete, SWE.name: SWE},
 )
 
 

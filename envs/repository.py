@@ -10,6 +10,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -70,13 +71,13 @@ def snapshot(repository: Path, commit: str) -> Snapshot:
     folder = repository / ".git" if (repository / ".git").exists() else repository
     git = [f"--git-dir={folder}"]
     spec = f"{commit}^{{commit}}"
-    found = _git([*git, "rev-parse", "--verify", "--quiet", "--end-of-options", spec])
-    listed = _git([*git, "ls-tree", "-r", "-z", "-l", "--full-tree", found.decode().strip()])
+    found = run_git([*git, "rev-parse", "--verify", "--quiet", "--end-of-options", spec])
+    listed = run_git([*git, "ls-tree", "-r", "-z", "-l", "--full-tree", found.decode().strip()])
     plain, left_out = _sorted_out(listed)
     if len(plain) > MAX_FILES or sum(size for _, _, size in plain.values()) > MAX_BYTES:
         raise UserError(f"{repository}: more than {MAX_FILES} files or {MAX_BYTES} bytes")
     wanted = "".join(f"{oid}\n" for oid, _, _ in plain.values()).encode()
-    contents = _contents(_git([*git, "cat-file", "--batch"], wanted))
+    contents = _contents(run_git([*git, "cat-file", "--batch"], wanted))
     files = {
         path: File(data=next(contents), executable=executable)
         for path, (_, executable, _) in plain.items()
@@ -92,23 +93,67 @@ def one_commit(repository: Path, commit: str) -> Mapping[str, File]:
     It has one packed commit of a fixed author and date, no remote, no reflog, no hook and no other
     object, so nothing in it tells which commit it was made from. Raises as ``snapshot``.
     """
-    files = snapshot(repository, commit).files
+    return with_git(snapshot(repository, commit).files)
+
+
+def with_git(files: Mapping[str, File]) -> dict[str, File]:
+    """``files`` and, below ``.git``, a repository whose only commit holds them."""
     return {**files, **fresh_repository(files)}
 
 
 def fresh_repository(files: Mapping[str, File]) -> dict[str, File]:
     """The files below ``.git`` of a repository whose only commit holds ``files``."""
-    with tempfile.TemporaryDirectory(prefix="palestra-git-") as name:
-        _git(["init", "--quiet", "--template=", "--initial-branch=main", name])
-        git = [f"--git-dir={name}/.git"]
-        _git([*git, "fast-import", "--quiet", "--done"], b"".join(_stream(files)))
-        _git([*git, "read-tree", "main"])
-        made = Path(name)
+    with committed(files) as folder:
         return {
-            str(path.relative_to(made)): File(data=path.read_bytes())
-            for path in sorted((made / ".git").rglob("*"))
+            str(path.relative_to(folder)): File(data=path.read_bytes())
+            for path in sorted((folder / ".git").rglob("*"))
             if path.is_file()
         }
+
+
+def without_git(files: Mapping[str, File]) -> dict[str, File]:
+    """``files`` less what is below a ``.git`` or has a name that git would not take."""
+    return {path: file for path, file in files.items() if _is_plain(path) and _is_text(path)}
+
+
+def patched_files(files: Mapping[str, File], diff: str) -> dict[str, File | None]:
+    """What a diff in git's format changes in ``files``: the file that is then at each path, None
+    where none is. Nothing is written outside of git's own objects.
+
+    Raises ``UserError`` where it does not apply, is binary, or makes a link or a submodule.
+    """
+    if "\nGIT binary patch" in diff:
+        raise UserError("the diff has a binary part")
+    with committed(files) as folder:
+        git = [f"--git-dir={folder}/.git"]
+        ended = diff if diff.endswith("\n") else f"{diff}\n"
+        applied = ended.encode(errors="replace")
+        run_git([*git, "apply", "--cached", "--whitespace=nowarn", "-"], applied)
+        listed = run_git([*git, "diff-index", "--cached", "--no-renames", "-z", "main"])
+        words = listed.decode(errors="replace").split("\0")
+        changed = dict(zip(words[1::2], words[:-1:2], strict=True))
+        kept = {path: about.split() for path, about in changed.items() if not about.endswith("D")}
+        for path, (_, mode, *_) in kept.items():
+            if mode not in _MODES or not _is_plain(path):
+                raise UserError(f"the diff would make {path}, which is no plain file")
+        wanted = "".join(f"{oid}\n" for _, _, _, oid, _ in kept.values()).encode()
+        contents = _contents(run_git([*git, "cat-file", "--batch"], wanted))
+        found = {
+            path: File(data=next(contents), executable=_MODES[mode])
+            for path, (_, mode, *_) in kept.items()
+        }
+        return {path: found.get(path) for path in changed}
+
+
+@contextmanager
+def committed(files: Mapping[str, File]) -> Iterator[Path]:
+    """A folder, gone afterwards, whose ``.git`` has one commit of ``files`` and its index."""
+    with tempfile.TemporaryDirectory(prefix="palestra-git-") as name:
+        run_git(["init", "--quiet", "--template=", "--initial-branch=main", name])
+        git = [f"--git-dir={name}/.git"]
+        run_git([*git, "fast-import", "--quiet", "--done"], b"".join(_stream(files)))
+        run_git([*git, "read-tree", "main"])
+        yield Path(name)
 
 
 def _sorted_out(listed: bytes) -> tuple[dict[str, tuple[str, bool, int]], list[str]]:
@@ -129,6 +174,13 @@ def _sorted_out(listed: bytes) -> tuple[dict[str, tuple[str, bool, int]], list[s
 def _is_plain(path: str) -> bool:
     """False for what no honest tree has: a way out of the folder, or into its ``.git``."""
     return not any(part.lower() in ("", ".", "..", ".git") for part in path.split("/"))
+
+
+def _is_text(path: str) -> bool:
+    try:
+        return bool(path.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _contents(batch: bytes) -> Iterator[bytes]:
@@ -156,7 +208,8 @@ def _stream(files: Mapping[str, File]) -> Iterator[bytes]:
     yield b"done\n"
 
 
-def _git(words: Sequence[str], stdin: bytes = b"") -> bytes:
+def run_git(words: Sequence[str], stdin: bytes = b"") -> bytes:
+    """What git says; no setting of this machine or the repository counts. Raises ``UserError``."""
     settings = [word for setting in _SETTINGS for word in ("-c", setting)]
     try:
         ended = subprocess.run(

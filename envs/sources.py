@@ -5,6 +5,7 @@
 ``repair:DIR``             Exercism exercises or a package with unittest files, broken
 ``mbpp:PATH``              MBPP rows (.jsonl, sanitized .json, or in the HumanEval form)
 ``humaneval:PATH``         HumanEval rows (.jsonl or .jsonl.gz)
+``swebench:PATH``          SWE-bench rows (.json, .jsonl, .parquet); see ``swebench``
 ``NAMESPACE/Name-v0``      the tasks of a registered environment (``Env.tasks``)
 ``jsonl:PATH``             tasks of your own; the format is described in ``task_json``
 """
@@ -25,13 +26,23 @@ from palestra.envs.registry import make
 from palestra.envs.repair import Repair
 from palestra.envs.repair_source import RepairOptions, build
 from palestra.envs.rows import BadRow, read_rows, record
+from palestra.envs.swe import SWE
+from palestra.envs.swebench import swebench_tasks
 from palestra.envs.task_json import task_from_json
 from palestra.envs.taskset import Skipped, TaskSet
 from palestra.envs.validate import Validator
 from palestra.rl.errors import UserError
 from palestra.rl.types import CheckRunner, Json, SandboxProvider, Task
 
-FORMATS = ("repair:", "repair:mbpp:PATH", "repair:DIR", "mbpp:PATH", "humaneval:PATH", "jsonl:PATH")
+FORMATS = (
+    "repair:",
+    "repair:mbpp:PATH",
+    "repair:DIR",
+    "mbpp:PATH",
+    "humaneval:PATH",
+    "jsonl:PATH",
+    "swebench:PATH",
+)
 T = TypeVar("T")
 
 
@@ -73,13 +84,21 @@ async def load(
     if "/" in kind:
         env = make(source, run_checks)
         return _part(source, env.name, env.tasks(seed), (), split, limit)
+    if kind == "swebench":
+        path, most = _path(kind, rest), limit if split is None else None
+        found, bad = await swebench_tasks(path, provider, cache=cache, limit=most)
+        return _part(source, SWE.name, found, bad, split, limit)
     makers = {"mbpp": _mbpp, "humaneval": humaneval_task, "jsonl": task_from_json}
     if kind not in makers:
         raise UserError(f"unknown task source {source!r}; there are: {', '.join(FORMATS)}")
+    tasks, skipped = _rows(_path(kind, rest), makers[kind], limit=limit if split is None else None)
+    return _part(source, _env(source, tasks), tasks, skipped, split, limit)
+
+
+def _path(kind: str, rest: str) -> Path:
     if not rest:
         raise UserError(f"{kind}: needs a path, for example {kind}:data/{kind}.jsonl")
-    tasks, skipped = _rows(Path(rest), makers[kind], limit=limit if split is None else None)
-    return _part(source, _env(source, tasks), tasks, skipped, split, limit)
+    return Path(rest)
 
 
 def _part(

@@ -118,18 +118,23 @@ class Suite:
     def _function(
         self, spaces: Sequence[Mapping[str, Any]], kind: type | None, name: str, chosen: str
     ) -> None:
-        """Run one variant of a test; returns if it passed."""
+        """Run one variant of a test, or all whose text begins so where ``chosen`` has no end (some
+        sets of tasks cut ids at a blank); returns if it passed."""
+        cut = chosen.startswith("[") and not chosen.endswith("]")
+        ran = False
         function = getattr(kind, name) if kind else spaces[-2][name]
         marks = [*_marks(function), *_class_marks(kind), *_marks_of(spaces[-2])]
         known = [fixtures_in(space) for space in spaces]
         for text, values, through, more in _variants(function, marks, known):
-            if chosen == (f"[{text}]" if text else ""):
+            label = f"[{text}]" if text else ""
+            if chosen == label or (cut and label.startswith(chosen)):
                 _refuse([*marks, *more], getattr(function, "__globals__", {}))
                 instance = kind() if kind else None
                 bound = getattr(instance, name) if kind else function
                 self._fixtures.call(bound, spaces[-2], known, values, through, marks)
-                return
-        raise LookupError(f"no test {name}{chosen}")
+                ran = True
+        if not ran:
+            raise LookupError(f"no test {name}{chosen}")
 
 
 def _unit(test: unittest.TestCase) -> tuple[bool, bytes]:

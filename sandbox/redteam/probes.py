@@ -89,7 +89,12 @@ def _hidden(task: Task) -> list[str]:
     """Lines by which one would know the hidden tests: 16 characters or more, shown nowhere."""
     texts = [*_scripts(task.hidden), *task.test_files.values()]
     shown = "\n".join([task.prompt, *task.files.values(), *_scripts(task.visible)])
-    lines = [max(text.splitlines(), key=len, default="")[:200] for text in texts]
+    given = task.tree.files.values() if task.tree else ()
+    known = {line.decode(errors="replace") for file in given for line in file.data.splitlines()}
+    lines = [
+        max((line for line in text.splitlines() if line not in known), key=len, default="")[:200]
+        for text in texts
+    ]
     return [line for line in lines if len(line) >= 16 and line not in shown][:20]
 
 

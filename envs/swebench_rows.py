@@ -1,0 +1,105 @@
+"""Rows of SWE-bench and of the sets that share its fields: checked, and their tests as ids of ours.
+
+``instance_id, repo, base_commit, problem_statement, patch, test_patch, FAIL_TO_PASS,
+PASS_TO_PASS`` (SWE-bench, Verified, Lite, SWE-Gym, SWE-rebench), the last two a list or its JSON
+text. A row without ``test_patch`` is one of SWE-smith: its ``patch`` is the bug, not the fix.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from palestra.envs.rows import BadRow, text_field
+from palestra.rl.types import Json
+
+_IMAGES = ("image", "image_name", "docker_image")
+_UNITTEST = re.compile(r"(\w+) \(([\w.]+)\)")
+MAX_TESTS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """One row. ``image`` and ``base_commit`` are empty where it has none; ``bug`` says that
+    ``patch`` makes the tests fail instead of mending them."""
+
+    id: str
+    repo: str
+    base_commit: str
+    image: str
+    problem: str
+    patch: str
+    test_patch: str
+    tests: tuple[str, ...]
+    bug: bool
+
+
+def instance(row: Mapping[str, Json]) -> Instance:
+    """A row, checked; raises ``BadRow`` naming the field."""
+    bug = not row.get("test_patch")
+    failing = _tests(row, "FAIL_TO_PASS")
+    if not failing:
+        raise BadRow("field FAIL_TO_PASS: empty")
+    return Instance(
+        id=text_field(row, "instance_id"),
+        repo=text_field(row, "repo"),
+        base_commit="" if bug and not row.get("base_commit") else text_field(row, "base_commit"),
+        image=next((text_field(row, name) for name in _IMAGES if row.get(name)), ""),
+        problem=text_field(row, "problem_statement"),
+        patch=_diff(row, "patch"),
+        test_patch="" if bug else _diff(row, "test_patch"),
+        tests=tuple(dict.fromkeys([*failing, *_tests(row, "PASS_TO_PASS")])),
+        bug=bug,
+    )
+
+
+def suite_id(test: str, changed: Mapping[str, str]) -> str:
+    """The id of a ``SuiteCheck`` for a test as rows name it; raises ``BadRow``.
+
+    ``changed`` is the text of the files that the row's tests come in: among them is looked for
+    tests that are named without their file, as those of SymPy (``test_sqrt``) and of unittest
+    (``test_sqrt (maths.tests.RootTest)``).
+    """
+    path, separator, name = test.partition("::")
+    if separator and name and path.endswith(".py"):
+        return test
+    if found := _UNITTEST.fullmatch(test):
+        name, place = found.groups()
+        module, _, case = place.removesuffix(f".{name}").rpartition(".")
+        paths = [path for path in changed if _ends_with(path, module)]
+        name = f"{case}::{name}"
+    else:
+        define = re.compile(rf"^(async )?def {re.escape(test)}\(", re.MULTILINE)
+        paths = [path for path, text in changed.items() if define.search(text)]
+        name = test
+    if len(paths) != 1:
+        raise BadRow(f"field FAIL_TO_PASS or PASS_TO_PASS: {test[:80]!r} is no test of pytest")
+    return f"{paths[0]}::{name}"
+
+
+def _ends_with(path: str, module: str) -> bool:
+    return f"/{path}".endswith(f"/{module.replace('.', '/')}.py") and bool(module)
+
+
+def _tests(row: Mapping[str, Json], name: str) -> list[str]:
+    value = row.get(name)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise BadRow(f"field {name}: not a JSON list: {error}") from error
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise BadRow(f"field {name}: missing" if value is None else f"field {name}: not test names")
+    if len(value) > MAX_TESTS:
+        raise BadRow(f"field {name}: more than {MAX_TESTS} tests")
+    return [str(item) for item in value]
+
+
+def _diff(row: Mapping[str, Json], name: str) -> str:
+    """A diff as it is: its line ends are part of it."""
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise BadRow(f"field {name}: missing" if value is None else f"field {name}: not a diff")
+    return value

@@ -1,0 +1,1 @@
+"""What tools do that several environments offer: functions of a box and the tool's arguments."""
