@@ -10,8 +10,11 @@ from palestra.rl.settings import Settings
 
 
 class TinyConfig(Settings):
-    """Shape of the policy that is built when no model folder is given (Qwen3 architecture)."""
+    """Shape of the policy that is built when no model folder is given."""
 
+    architecture: Literal["qwen3", "qwen3_moe", "deepseek_v3"] = "qwen3"
+    """`qwen3_moe` has experts in every layer; `deepseek_v3`, which is Kimi K2's, has latent
+    attention, and from the second layer on experts beside a shared one."""
     vocab_size: int = Field(default=1024, ge=300)
     """Tokens of the byte-level BPE tokenizer."""
     hidden_size: int = 192
@@ -23,9 +26,11 @@ class TinyConfig(Settings):
     heads: int = 6
     """Query heads."""
     kv_heads: int = 2
-    """Key and value heads; divides `heads`."""
+    """Key and value heads; divides `heads`. Without effect on latent attention."""
     head_dim: int = 32
-    """Width of one head."""
+    """Width of one head; of latent attention one half is rotary."""
+    experts: int = Field(default=8, ge=2)
+    """Routed experts of a layer, two of which see a token; without effect on `qwen3`."""
     max_position_embeddings: int = 1024
     """Longest sequence."""
 

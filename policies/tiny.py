@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from palestra.policies.config import TinyConfig
+from palestra.policies.tiny_shapes import shape_of
 from palestra.rl.types import Tool
 
 CHAT_TEMPLATE = (
@@ -31,7 +32,7 @@ def build(
     """Write tokenizer and weights to ``folder``. ``texts`` trains the tokenizer; the skeleton of
     every call to ``tools`` becomes a token, so that a call costs few of them."""
     import torch
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
     from transformers.utils import logging
 
     raw = _train_tokenizer(config.vocab_size, texts, [*TURNS, *_call_tokens(tools)])
@@ -39,24 +40,15 @@ def build(
         tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
     tokenizer.chat_template = CHAT_TEMPLATE
-    shape = Qwen3Config(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        num_key_value_heads=config.kv_heads,
-        head_dim=config.head_dim,
-        max_position_embeddings=config.max_position_embeddings,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-        tie_word_embeddings=False,
+    shape = shape_of(
+        config,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen3ForCausalLM(shape).float()
+        model = AutoModelForCausalLM.from_config(shape).float()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     logging.disable_progress_bar()

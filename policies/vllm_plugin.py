@@ -30,6 +30,7 @@ def register() -> None:
         WeightTransferTrainerFactory.register_engine("shm", module, "ShmTrainerEngine")
     if current_platform.is_cpu():
         _pack_cpu_experts_after_updates()
+        _expand_latent_attention_on_cpu()
         if os.environ.get("PALESTRA_ROW_INVARIANT", "1") == "1":
             _make_cpu_linear_row_invariant()
 
@@ -71,3 +72,29 @@ def _pack_cpu_experts_after_updates() -> None:
             self.moe_kernel.fused_experts.process_weights_after_loading(layer)
 
     UnquantizedFusedMoEMethod._setup_kernel = setup_and_pack
+
+
+def _expand_latent_attention_on_cpu() -> None:
+    """Latent attention (MLA) as ordinary attention over the expanded keys and values.
+
+    vLLM's CPU kernels for the latent cache take bfloat16 (AMX) or DeepSeek's width alone. On the
+    other path its rotary kernel miscounts: of a query of shape [T, heads, width] it takes the last
+    axis for all heads of a token, and the stride of a head for that of a token. It is given
+    [T, heads * width] instead.
+    """
+    import torch
+    from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
+
+    os.environ.setdefault("VLLM_MLA_DISABLE", "1")
+    original = RotaryEmbedding.forward_cpu
+    if original.__name__ == "flat_heads":
+        return
+
+    def flat_heads(
+        self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        flat = None if key is None else key.flatten(1)
+        q, k = original(self, positions, query.flatten(1), flat)
+        return q.view(query.shape), k if key is None else k.view(key.shape)
+
+    RotaryEmbedding.forward_cpu = flat_heads

@@ -91,30 +91,30 @@ def test_real_sides_pass_every_guard_until_a_tensor_is_left_out(tmp_path: Path) 
     assert [p for p in multiprocessing.active_children() if p.name == "EngineCore"] == []
 
 
-def test_experts_are_packed_again_after_every_update(tmp_path: Path) -> None:
-    """vLLM's CPU kernel reads experts in an order of its own."""
-    import torch
-    from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM
-
-    build(tmp_path, TinyConfig(vocab_size=400, layers=1), ["def add(a, b):\n"], [], seed=0)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    shape = Qwen3MoeConfig(
-        vocab_size=400,
-        hidden_size=64,
-        moe_intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-        num_experts=4,
-        num_experts_per_tok=2,
-        max_position_embeddings=256,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    torch.manual_seed(0)
-    Qwen3MoeForCausalLM(shape).save_pretrained(tmp_path)
+@pytest.mark.parametrize("architecture", ["qwen3_moe", "deepseek_v3"])
+def test_experts_and_latent_attention_agree_after_every_update(
+    architecture: Any, tmp_path: Path
+) -> None:
+    """vLLM's CPU build packs experts in an order of its own, and rotates heads of its own."""
+    small = {"hidden_size": 64, "intermediate_size": 128, "layers": 2, "heads": 2, "kv_heads": 1}
+    shape = TinyConfig(vocab_size=400, experts=4, architecture=architecture, **small)
+    build(tmp_path, shape, ["def add(a, b):\n"], [], seed=0)
+    exaggerate(tmp_path / "model.safetensors")
     asyncio.run(two_updates(tmp_path))
+
+
+def exaggerate(weights: Path) -> None:
+    """Weights as large as training makes them, so that attention and routers matter."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    torch.manual_seed(0)
+    tensors = load_file(weights)
+    for name, tensor in tensors.items():
+        tensors[name] = tensor * 8 if tensor.dim() > 1 else tensor
+        if name.endswith("e_score_correction_bias"):
+            tensors[name] = torch.randn_like(tensor) / 10
+    save_file(tensors, weights, metadata={"format": "pt"})
 
 
 async def two_updates(folder: Path) -> None:
