@@ -1,50 +1,77 @@
-"""What the parts of the recipe do to a whole run: Toggle against a rigid budget, PTX against none.
+"""What the parts of the recipe do to a whole run: Toggle, PTX, temperature decay, objectives.
 
-    .venv/bin/python bench/recipe.py [toggle] [ptx] [--seeds 0 1 2] [--set KEY=VALUE]
+    .venv/bin/python bench/recipe.py [toggle] [ptx] [algorithms] [--seeds 0 1 2] [--jobs 2]
 
-Every arm is a whole `palestra train` in a process of its own, the arms of a seed one after the
-other: six minutes each on two cores. `--set` goes to all of them. Writes bench/results/recipe.json;
-with parts named, only their figures are replaced.
+The arms of a seed start from one supervised policy, and differ in nothing but what ``ARMS`` says;
+`--set KEY=VALUE` goes to all of them. A part is a comparison of some arms. Every arm is a whole
+`palestra train` in a process of its own. A run that is over is not started again, so an interrupted
+bench goes on where it was. Writes bench/results/recipe.json and recipe_algorithms.png after every
+arm.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import math
-import shutil
 import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from recipe_plot import reward_curves
+from recipe_runs import (
+    estimated_budget,
+    final,
+    finished,
+    forgetting,
+    generated,
+    metrics,
+    pass_at_1,
+    train,
+)
 from report import machine_of, write_report
-
-from palestra.deploy.boxes import cache_folder
-from palestra.deploy.config_file import load_recipe
-from palestra.deploy.console import Console
-from palestra.deploy.tasks import workshop
-from palestra.deploy.warm_start import demonstrations, ptx_samples
-from palestra.policies.tokenizer import HFTokenizer
-from palestra.rl.journal import Journal
-from palestra.rl.train import last_checkpoint
-from palestra.rl.types import Sample
-from palestra.rollout.dialects import DIALECTS
-from palestra.rollout.tokens import Chat
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "bench" / "results" / "recipe.json"
-PALESTRA = str(Path(sys.executable).with_name("palestra"))
-SPLIT = "heldout_mutations"
-# Room for half a dozen attempts: what an episode generates is up to the policy.
-LONG = (
-    "rollout.max_turns=14",
-    "rollout.max_context_length=768",
-    "rl.budget.by_kind={repair = 256}",
+PICTURE = RESULT.with_name("recipe_algorithms.png")
+
+LIMIT = 112
+SETTING = (
+    "tasks.max_lines=4",
+    # Careful demonstrations alone: what PTX keeps is what the supervised stage learned from.
+    "policy.sft.careless=0",
+    "policy.sft.gives_up=0",
+    "policy.sft.steps=100",
+    "policy.sft.batch_size=48",
+    "policy.learner.warmup_steps=4",
+    "rl.steps=15",
+    "rl.train_batch_size=12",
+    # Four attempts, where one is enough for a policy that knows the repair.
+    f"rl.budget.by_kind={{repair = {LIMIT}}}",
+    'rl.eval.splits=["heldout_mutations"]',
 )
-Figures = dict[str, dict[str, object]]
+BASE, WITHOUT, DECAY = "k25", "k25 without PTX", "k25 with temperature decay"
+TOGGLE, RIGID, LIFTED = "toggle", "rigid budget", "rigid budget lifted"
+ARMS: Mapping[str, Sequence[str]] = {
+    BASE: (),
+    TOGGLE: ("rl.toggle.enable=true",),
+    WITHOUT: ("rl.ptx.coef=0",),
+    DECAY: (
+        "rl.temperature=1.2",
+        'rl.temperature_decay={shape = "linear", final = 0.8, steps = 15}',
+    ),
+    "k15": ("rl.objective.name=k15",),
+    "grpo": ("rl.objective.name=grpo",),
+    "dapo": ("rl.objective.name=dapo",),
+}
+PARTS: Mapping[str, Sequence[str]] = {
+    "toggle": (BASE, TOGGLE, LIFTED),
+    "ptx": (BASE, WITHOUT),
+    "algorithms": (BASE, DECAY, "k15", "grpo", "dapo"),
+}
+Figure = dict[str, object]
 
 
 def main() -> None:
@@ -53,163 +80,155 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--recipe", default=str(ROOT / "recipes" / "tiny.toml"))
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "bench-recipe")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--set", action="append", default=[])
     args = parser.parse_args()
-    figures: Figures = {}
-    if RESULT.exists() and args.parts:
-        figures = json.loads(RESULT.read_text())["figures"]
-    for part in args.parts or PARTS:
-        figures |= PARTS[part](args)
-    how = "bench/recipe.py, recipe " + Path(args.recipe).name
+    bench = Bench(args.recipe, args.runs, (*SETTING, *args.set))
+    wanted = {arm for part in args.parts or PARTS for arm in PARTS[part]}
+    for seed in args.seeds:
+        bench.start(seed)
+        with ThreadPoolExecutor(args.jobs) as pool:
+            for done in as_completed(
+                [pool.submit(bench.play, arm, seed) for arm in ARMS if arm in wanted]
+            ):
+                done.result()
+                report(bench, args.seeds)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where the runs are, and what all of them are told."""
+
+    recipe: str
+    runs: Path
+    setting: Sequence[str]
+
+    def run(self, arm: str, seed: int) -> Path:
+        """The folder of an arm's run."""
+        return self.runs / f"{arm.replace(' ', '-')}-{seed}"
+
+    def start(self, seed: int) -> Path:
+        """The policy that every arm of a seed starts from."""
+        run = self.runs / f"start-{seed}"
+        return train(self.recipe, run, [*self.setting, f"seed={seed}", "rl.steps=0"]) / "sft"
+
+    def play(self, arm: str, seed: int) -> None:
+        """The run of an arm; Toggle's is followed by those that its budgets are for."""
+        run = self._train(arm, seed, self.start(seed), ARMS[arm])
+        if arm == TOGGLE:
+            self._lifted(seed, estimated_budget(run, LIMIT))
+
+    def _lifted(self, seed: int, budget: int) -> None:
+        """Trained under one budget for all problems, and played without it."""
+        tight = f"rl.budget.by_kind={{repair = {budget}}}"
+        rigid = self._train(RIGID, seed, self.start(seed), [tight])
+        self._train(LIFTED, seed, final(rigid), ["rl.steps=0"])
+
+    def _train(self, arm: str, seed: int, policy: Path, more: Sequence[str]) -> Path:
+        given = [f"policy.model={policy}", "policy.sft.steps=0", f"seed={seed}"]
+        return train(self.recipe, self.run(arm, seed), [*self.setting, *given, *more])
+
+
+def report(bench: Bench, seeds: Sequence[int]) -> None:
+    """Write the figures of the arms that are finished, and the curves."""
+    over = {
+        arm: [seed for seed in seeds if finished(bench.run(arm, seed))]
+        for arm in [*ARMS, RIGID, LIFTED]
+    }
+    figures = dict(of_arms(bench, over))
+    if compared := shared(over, "toggle"):
+        figures |= toggle(bench, compared)
+    if compared := shared(over, "ptx"):
+        figures |= ptx(bench, compared)
+    curves = {
+        arm: [metrics(bench.run(arm, seed), "reward/mean") for seed in over[arm]]
+        for arm in PARTS["algorithms"]
+        if over[arm]
+    }
+    reward_curves(curves, PICTURE)
+    how = "bench/recipe.py, recipe " + Path(bench.recipe).name
     write_report(RESULT, figures, how, machine_of())
 
 
-def toggle(args: argparse.Namespace) -> Figures:
+def shared(over: Mapping[str, Sequence[int]], part: str) -> list[int]:
+    """The seeds for which every arm of a part is finished."""
+    first, *others = (over[arm] for arm in PARTS[part])
+    return [seed for seed in first if all(seed in seeds for seeds in others)]
+
+
+def of_arms(bench: Bench, over: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, Figure]]:
+    """What the arms come to, each for itself."""
+    for arm, seeds in over.items():
+        if not seeds:
+            continue
+        runs = {seed: bench.run(arm, seed) for seed in seeds}
+        yield f"pass@1, {arm}", figure({s: pass_at_1(run) for s, run in runs.items()}, "share")
+        tokens = {s: generated(run) for s, run in runs.items()}
+        yield f"generated tokens per episode, {arm}", figure(tokens, "tokens")
+        if arm != LIFTED:
+            rewards = {s: last_reward(run) for s, run in runs.items()}
+            yield f"reward of the last five steps, {arm}", figure(rewards, "reward")
+
+
+def toggle(bench: Bench, seeds: Sequence[int]) -> dict[str, Figure]:
     """Free length, Toggle, and a rigid budget as large as Toggle's: tokens, and pass@1 when every
-    arm may generate as much as the free one."""
-    tokens: dict[str, list[float]] = {"free": [], "toggle": []}
-    passes: dict[str, list[float]] = {"free": [], "toggle": [], "rigid": []}
-    for seed in args.seeds:
-        free = train(args, f"toggle-free-{seed}", seed, LONG)
-        short = train(args, f"toggle-on-{seed}", seed, [*LONG, "rl.toggle.enable=true"])
-        budget = round(statistics.fmean(metrics(short, "toggle/budget/mean")))
-        tight = [*LONG, f"rl.budget.by_kind={{repair = {budget}}}"]
-        rigid = train(args, f"toggle-rigid-{seed}", seed, tight)
-        for arm, run in (("free", free), ("toggle", short), ("rigid", rigid)):
-            passes[arm].append(pass_at_1(run))
-            if arm in tokens:
-                tokens[arm].append(generated(run))
-    saved = 1 - statistics.fmean(tokens["toggle"]) / statistics.fmean(tokens["free"])
-    mean = {arm: statistics.fmean(values) for arm, values in passes.items()}
-    lost = {arm: mean["free"] - mean[arm] for arm in ("toggle", "rigid")}
+    policy may generate as much as the free one."""
+    free, short, rigid = (partial(bench.run, arm) for arm in PARTS["toggle"])
+    saved = {s: 1 - generated(short(s)) / generated(free(s)) for s in seeds}
+    lost = {s: pass_at_1(free(s)) - pass_at_1(short(s)) for s in seeds}
+    overfit = {s: pass_at_1(free(s)) - pass_at_1(rigid(s)) for s in seeds}
+    budgets = {s: float(estimated_budget(short(s), LIMIT)) for s in seeds}
     return {
-        "Toggle: generated tokens saved": figure(saved, "share", ">= 0.25", saved >= 0.25),
-        "Toggle: pass@1 lost": figure(lost["toggle"], "share", "<= 0.02", lost["toggle"] <= 0.02),
+        "Toggle: generated tokens saved": figure(saved, "share", ">= 0.25", mean(saved) >= 0.25),
+        "Toggle: pass@1 lost": figure(lost, "share", "<= 0.02", mean(lost) <= 0.02),
         "rigid budget: pass@1 lost when it is lifted": figure(
-            lost["rigid"], "share", "> Toggle's", lost["rigid"] > lost["toggle"]
+            overfit, "share", "> Toggle's", mean(overfit) > mean(lost)
         ),
-        **{f"pass@1, {arm}": figure(value, "share") for arm, value in mean.items()},
-        **{
-            f"generated tokens per episode, {arm}": figure(statistics.fmean(values), "tokens")
-            for arm, values in tokens.items()
-        },
+        "rigid budget: its size": figure(budgets, "tokens"),
     }
 
 
-def ptx(args: argparse.Namespace) -> Figures:
+def ptx(bench: Bench, seeds: Sequence[int]) -> dict[str, Figure]:
     """With PTX and without: how much less likely demonstrations of held-out tasks become."""
-    rise: dict[str, list[float]] = {"with": [], "without": []}
-    mixed: dict[str, list[float]] = {"with": [], "without": []}
-    reward: dict[str, list[float]] = {"with": [], "without": []}
-    for seed in args.seeds:
-        for arm, more in (("with", []), ("without", ["rl.ptx.coef=0.0"])):
-            run = train(args, f"ptx-{arm}-{seed}", seed, more)
-            careful, whole = asyncio.run(heldout_demonstrations(run))
-            rise[arm].append(nll(final(run), careful) - nll(run / "sft", careful))
-            mixed[arm].append(nll(final(run), whole) - nll(run / "sft", whole))
-            reward[arm].append(json.loads((run / "summary.json").read_text())["reward"]["last5"])
-    mean = {arm: statistics.fmean(values) for arm, values in rise.items()}
-    rewards = {arm: statistics.fmean(values) for arm, values in reward.items()}
-    gap = rewards["with"] - rewards["without"]
-    kept = mean["with"] < 0.1 * mean["without"]
+    kept, free = (
+        {s: forgetting(bench.run(arm, s), bench.start(s)) for s in seeds} for arm in PARTS["ptx"]
+    )
+    gap = {s: last_reward(bench.run(BASE, s)) - last_reward(bench.run(WITHOUT, s)) for s in seeds}
     return {
         "PTX: held-out nll rise with it": figure(
-            mean["with"], "nat/token", "< 0.1 x without", kept
+            kept, "nat/token", "< 0.1 x without", mean(kept) < 0.1 * mean(free)
         ),
-        "PTX: held-out nll rise without it": figure(mean["without"], "nat/token"),
-        "PTX: reward, with - without": figure(gap, "reward", ">= -0.02", gap >= -0.02),
-        **{
-            f"PTX: nll rise on the whole SFT mixture, {arm}": figure(
-                statistics.fmean(values), "nat/token"
-            )
-            for arm, values in mixed.items()
-        },
+        "PTX: held-out nll rise without it": figure(free, "nat/token"),
+        "PTX: reward, with - without": figure(gap, "reward", ">= -0.02", mean(gap) >= -0.02),
     }
+
+
+def last_reward(run: Path) -> float:
+    """Mean training reward of the last five steps."""
+    reward: float = json.loads((run / "summary.json").read_text())["reward"]["last5"]
+    return reward
+
+
+def mean(by_seed: Mapping[int, float]) -> float:
+    """Over the seeds."""
+    return statistics.fmean(by_seed.values())
 
 
 def figure(
-    value: float, unit: str, target: str = "reported", met: bool | None = None
-) -> dict[str, object]:
-    return {"value": value, "unit": unit, "target": target, "met": met}
+    by_seed: Mapping[int, float], unit: str, target: str = "reported", met: bool | None = None
+) -> Figure:
+    """The mean over the seeds, its range, and what each of them came to."""
+    values = by_seed.values()
+    return {
+        "value": mean(by_seed),
+        "min": min(values),
+        "max": max(values),
+        "seeds": {str(seed): value for seed, value in by_seed.items()},
+        "unit": unit,
+        "target": target,
+        "met": met,
+    }
 
-
-def train(args: argparse.Namespace, name: str, seed: int, more: Iterable[str]) -> Path:
-    """One whole run in a fresh folder."""
-    run: Path = args.runs / name
-    shutil.rmtree(run, ignore_errors=True)
-    command = [PALESTRA, "train", args.recipe, "--run", str(run), "--set", f"seed={seed}"]
-    for override in (*more, *args.set):
-        command += ["--set", override]
-    print("$", " ".join(command), flush=True)
-    subprocess.run(command, check=True)
-    return run
-
-
-def metrics(run: Path, name: str) -> list[float]:
-    """A metric of every step that has it."""
-    with Journal(run / "journal.sqlite", read_only=True) as journal:
-        return [values[name] for _, values in journal.steps() if name in values]
-
-
-def final(run: Path) -> Path:
-    """The last checkpoint of a finished run."""
-    found = last_checkpoint(run / "checkpoints")
-    assert found is not None, f"{run} has no checkpoint"
-    return found
-
-
-def generated(run: Path) -> float:
-    """Mean generated tokens of the evaluation after training."""
-    with Journal(run / "journal.sqlite", read_only=True) as journal:
-        episodes = journal.eval_trajectories(journal.last_step() or 0, SPLIT)
-    return statistics.fmean(t.generated for t in episodes)
-
-
-def pass_at_1(run: Path) -> float:
-    """pass@1 of the final policy on the held-out tasks, with all the room that ``LONG`` gives."""
-    config = load_recipe(run / "config.toml").config
-    command = [PALESTRA, "eval", str(final(run)), "--tasks", config.tasks.source, "--json"]
-    command += ["--limit", str(config.rl.eval.limit)]
-    for override in LONG:
-        command += ["--set", override]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    score: float = json.loads(done.stdout)[SPLIT]["pass@1"]
-    return score
-
-
-async def heldout_demonstrations(run: Path) -> tuple[list[Sample], list[Sample]]:
-    """Demonstrations of held-out tasks: the careful ones alone, which PTX keeps, and of the quality
-    that the supervised stage learned from."""
-    config = load_recipe(run / "config.toml").config
-    ptx = config.rl.ptx.model_copy(update={"coef": 1.0})
-    careful = config.model_copy(update={"rl": config.rl.model_copy(update={"ptx": ptx})})
-    with Console(stream=sys.stderr) as console:
-        async with workshop(config, cache_folder() / "validation", console) as shop:
-            tasks = shop.tasks.split(SPLIT)[: config.rl.eval.limit]
-            chat = Chat(HFTokenizer(run / "sft"), DIALECTS[config.rollout.dialect])
-            mixture = demonstrations(config, shop.env, chat, tasks, 0, console.say)
-            return ptx_samples(careful, shop.env, chat, tasks), mixture
-
-
-def nll(policy: Path, samples: Sequence[Sample]) -> float:
-    """Mean negative log-likelihood of the tokens that the samples teach, in nat."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32).eval()
-    total = weight = 0.0
-    with torch.no_grad():
-        for sample in samples:
-            ids = torch.tensor([sample.token_ids])
-            logprobs = model(ids).logits[0, :-1].log_softmax(-1)
-            chosen = logprobs.gather(1, ids[0, 1:, None])[:, 0]
-            taught = torch.tensor(sample.ptx[1:])
-            total -= float((chosen * taught).sum())
-            weight += float(taught.sum())
-    return total / weight if weight else math.nan
-
-
-PARTS: Mapping[str, Callable[[argparse.Namespace], Figures]] = {"toggle": toggle, "ptx": ptx}
 
 if __name__ == "__main__":
     main()
