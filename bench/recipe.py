@@ -110,7 +110,10 @@ class Bench:
     def start(self, seed: int) -> Path:
         """The policy that every arm of a seed starts from."""
         run = self.runs / f"start-{seed}"
-        return train(self.recipe, run, [*self.setting, f"seed={seed}", "rl.steps=0"]) / "sft"
+        policy = run / "sft"
+        if not (policy / "config.json").is_file():
+            train(self.recipe, run, [*self.setting, f"seed={seed}", "rl.steps=0"])
+        return policy
 
     def play(self, arm: str, seed: int) -> None:
         """The run of an arm; Toggle's is followed by those that its budgets are for."""
