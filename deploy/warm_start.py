@@ -120,8 +120,15 @@ def demonstrations(
 ) -> list[Sample]:
     """Demonstrations of the training tasks as samples; every epoch varies them."""
     seed, sft = config.seed * 1000 + epoch, config.policy.sft
-    shares = {"mistakes": sft.mistakes, "careless": sft.careless, "gives_up": sft.gives_up}
-    return _samples(env.demonstrations(train, seed, **shares), env, chat, say)
+    demos = env.demonstrations(
+        train,
+        seed,
+        mistakes=sft.mistakes,
+        careless=sft.careless,
+        gives_up=sft.gives_up,
+        recites=sft.recites,
+    )
+    return _samples(demos, env, chat, say)
 
 
 def ptx_samples(config: RunConfig, env: Env, chat: Chat, train: Sequence[Task]) -> list[Sample]:
@@ -129,7 +136,8 @@ def ptx_samples(config: RunConfig, env: Env, chat: Chat, train: Sequence[Task]) 
     of high quality); none when their weight is 0."""
     if not config.rl.ptx.coef:
         return []
-    demos = env.demonstrations(train, config.seed, mistakes=config.policy.sft.mistakes)
+    sft = config.policy.sft
+    demos = env.demonstrations(train, config.seed, mistakes=sft.mistakes, recites=sft.recites)
     return _samples(demos, env, chat, lambda _: None)
 
 

@@ -112,6 +112,7 @@ class Env(ABC):
         mistakes: float = 0.0,
         careless: float = 0.0,
         gives_up: float = 0.0,
+        recites: float = 0.0,
     ) -> Iterator[Demonstration]:
         """Solved episodes for a supervised start; none unless the environment can write them."""
         return iter(())

@@ -70,19 +70,28 @@ class Repair(FileEnv):
         mistakes: float = 0.3,
         careless: float = 0.0,
         gives_up: float = 0.0,
+        recites: float = 0.0,
     ) -> Iterator[Demonstration]:
         """One solved episode per task, with true observations known from validation.
 
         A share ``mistakes`` of them (in [0, 1]) first makes one or two wrong replacements, marked
         ``learn=False``, sees the tests fail and looks elsewhere; of the others a share ``careless``
         submits without running the tests, as people do, and of these a share ``gives_up`` changes
-        nothing at all: demonstrations of mixed quality, for RL to tell apart.
+        nothing at all: demonstrations of mixed quality, for RL to tell apart. A share ``recites``
+        of all writes some of the file's lines down before the repair: length that nothing needs.
 
         Wrong lines are taken from the other tasks given, so held-out mutations stay unseen when
         only the train split is given.
         """
-        shares = {"mistakes": mistakes, "careless": careless, "gives_up": gives_up}
-        return demonstrate(tasks, seed, **shares, prompt=self.prompt)
+        return demonstrate(
+            tasks,
+            seed,
+            mistakes=mistakes,
+            careless=careless,
+            gives_up=gives_up,
+            recites=recites,
+            prompt=self.prompt,
+        )
 
 
 def numbered(text: str) -> str:

@@ -46,6 +46,7 @@ def demonstrate(
     mistakes: float,
     careless: float,
     gives_up: float,
+    recites: float,
     prompt: Callable[[Task], tuple[Message, ...]],
 ) -> Iterator[Demonstration]:
     """One demonstration per task, in order; each depends on ``seed`` and its own task only."""
@@ -66,7 +67,8 @@ def demonstrate(
         verify = bool(wrong) or rng.random() >= careless
         if not verify and rng.random() < gives_up:
             edits = ()
-        steps = tuple(_steps(task, edits, wrong, test_first=test_first, verify=verify))
+        thought = _recited(task, edits, seed, recites)
+        steps = tuple(_steps(task, edits, wrong, thought, test_first=test_first, verify=verify))
         yield Demonstration(task_id=task.id, prompt=prompt(task), steps=steps)
 
 
@@ -115,6 +117,7 @@ def _steps(
     task: Task,
     edits: Sequence[LineEdit],
     wrong: Sequence[Attempt],
+    thought: str,
     *,
     test_first: bool,
     verify: bool,
@@ -128,20 +131,33 @@ def _steps(
         yield _replace(task, edits[-1], attempt.line, attempt.text, learn=False)
         yield _step("test", attempt.observed)
     if edits:
-        yield _replace(task, edits[-1], edits[-1].line, edits[-1].original)
+        yield _replace(task, edits[-1], edits[-1].line, edits[-1].original, thought=thought)
     if task.visible and verify:
         yield _step("test", all_passed(len(task.visible)))
     yield _step("submit", "")
 
 
-def _replace(task: Task, edit: LineEdit, line: int, text: str, *, learn: bool = True) -> DemoStep:
+def _recited(task: Task, edits: Sequence[LineEdit], seed: int, share: float) -> str:
+    """Lines of the file to be repaired, from its first to any of them; empty in other cases."""
+    rng = random.Random(f"{seed}/{task.id}/recites")
+    if not edits or rng.random() >= share:
+        return ""
+    lines = task.files[edits[-1].path].splitlines()
+    return "\n".join(lines[: rng.randint(1, len(lines))])
+
+
+def _replace(
+    task: Task, edit: LineEdit, line: int, text: str, *, learn: bool = True, thought: str = ""
+) -> DemoStep:
     arguments: dict[str, Json] = {"line": str(line), "text": text}
     if len(task.artifacts) > 1:
         arguments["path"] = edit.path
-    return _step("replace", "ok", learn=learn, **arguments)
+    return _step("replace", "ok", learn=learn, thought=thought, **arguments)
 
 
-def _step(name: str, observation: str, *, learn: bool = True, **arguments: Json) -> DemoStep:
+def _step(
+    name: str, observation: str, *, learn: bool = True, thought: str = "", **arguments: Json
+) -> DemoStep:
     call = ToolCall(name=name, arguments=arguments)
-    message = Message(role="assistant", content="", calls=(call,))
+    message = Message(role="assistant", content=thought, calls=(call,))
     return DemoStep(message=message, observation=observation, learn=learn)

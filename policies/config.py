@@ -120,6 +120,8 @@ class SftConfig(Settings):
     """Share of the other demonstrations that submit without running the tests."""
     gives_up: float = Field(default=0.0, ge=0, le=1)
     """Share of those careless ones that submit without changing anything: for RL to tell apart."""
+    recites: float = Field(default=0.0, ge=0, le=1)
+    """Share of all that write lines of the file down first: length that RL may find needless."""
 
 
 class PolicyConfig(Settings):

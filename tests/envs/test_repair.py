@@ -244,3 +244,23 @@ def test_careless_demonstrations_submit_unchecked_and_some_give_up(world: Any) -
     assert {tuple(n for n in names if n != "test") for names in calls(gives_up=1.0)} == {
         ("submit",)
     }
+
+
+def test_reciting_demonstrations_write_lines_of_the_broken_file_before_the_repair(
+    world: Any,
+) -> None:
+    tasks = make(world, shipped(3)).split("train")
+    env = Repair(world.run_checks, system_prompt="")
+    silent = list(env.demonstrations(tasks, 3))
+    recited = list(env.demonstrations(tasks, 3, recites=1.0))
+    lengths = set()
+    for task, demo, plain in zip(tasks, recited, silent, strict=True):
+        assert [s.message.calls for s in demo.steps] == [s.message.calls for s in plain.steps]
+        [thought] = [s.message.content for s in demo.steps if s.message.content]
+        [said] = [s.message.calls[0] for s in demo.steps if s.message.content]
+        [edit] = edits_of(task)
+        assert (said.name, said.arguments["text"]) == ("replace", edit.original)
+        assert task.files[edit.path].startswith(thought)
+        lengths.add(thought.count("\n"))
+    assert len(lengths) > 1
+    assert not any(s.message.content for demo in silent for s in demo.steps)
