@@ -121,11 +121,11 @@ def crash_after(episodes: int) -> Callable[[], None]:
     return on_episode
 
 
-@pytest.mark.parametrize("episodes", [1, 5, 9])
+@pytest.mark.parametrize(("episodes", "mini_batches"), [(1, 1), (5, 2), (9, 3)])
 def test_a_resumed_step_plays_only_what_is_missing_and_learns_the_same(
-    make_run: MakeRun, tmp_path: Path, episodes: int
+    make_run: MakeRun, tmp_path: Path, episodes: int, mini_batches: int
 ) -> None:
-    broken = replace(make_run(), on_episode=crash_after(episodes))
+    broken = replace(make_run(mini_batches=mini_batches), on_episode=crash_after(episodes))
     with pytest.raises(ExceptionGroup) as raised:
         step(1, broken)
     assert raised.group_contains(Crash)
@@ -133,18 +133,24 @@ def test_a_resumed_step_plays_only_what_is_missing_and_learns_the_same(
     done = {t.id for t in run_ids(broken)}
     assert episodes <= len(done) < 12
 
-    resumed = make_run()
+    resumed = make_run(mini_batches=mini_batches)
     step(1, resumed)
     assert len(policy(resumed).asked) == 12 - len(done)
-    again = make_run()  # everything is in the journal: nothing is played, the step is learned again
+    again = make_run(
+        mini_batches=mini_batches
+    )  # everything is in the journal: nothing is played, the step is learned again
     step(1, again)
     assert policy(again).asked == []
 
-    whole = replace(make_run(), journal=type(resumed.journal)(tmp_path / "other.sqlite"))
+    whole = replace(
+        make_run(mini_batches=mini_batches),
+        journal=type(resumed.journal)(tmp_path / "other.sqlite"),
+    )
     step(1, whole)
     assert len(policy(whole).asked) == 12
     assert trainer(resumed).batches == trainer(again).batches == trainer(whole).batches
-    assert trainer(whole).batches[0].samples
+    (batch,) = trainer(whole).batches
+    assert batch.samples and len(batch.updates) == min(mini_batches, 3)
 
 
 def run_ids(run: Run) -> list[Any]:
