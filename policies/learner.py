@@ -204,7 +204,7 @@ class DeepSpeedLearner:
         self, scored: Scored, counts: Counts, *, first: bool
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """The sum of the components, each divided by its own count."""
-        logprobs, entropy = self.engine(scored.micro)
+        logprobs, entropy = self.engine(scored.micro, entropy=counts.policy > 0)
         loss = logprobs.sum() * 0.0
         metrics: dict[str, float] = {}
         if counts.policy:

@@ -16,9 +16,11 @@ def token_logprobs(
     temperature_N: torch.Tensor,
     *,
     chunk: int,
+    entropy: bool = False,
     most: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each target and entropy of its distribution, both float32 of shape [N].
+    """Log-probability of each target, float32 of shape [N], and the ``entropy`` of its
+    distribution: the same, or of shape [0] where nobody asks, as it costs about as much again.
 
     Logits (float32, divided by the temperature, as the engine's ``processed_logprobs``) exist for
     ``chunk`` tokens at a time and are computed again in the backward pass. Entropy carries no
@@ -29,11 +31,14 @@ def token_logprobs(
     """
     chunks = max(1, ceil(max(most, len(target_N)) / chunk))
     starts = range(0, chunks * chunk, chunk)
+    scaled = bool((temperature_N != 1).any())
     parts = [
         checkpoint(
             _chunk,
             head,
             *(x[start : start + chunk] for x in (hidden_NH, target_N, temperature_N)),
+            scaled=scaled,
+            entropy=entropy,
             use_reentrant=False,
         )
         for start in starts
@@ -47,11 +52,17 @@ def _chunk(
     hidden: torch.Tensor,
     target: torch.Tensor,
     temperature: torch.Tensor,
+    *,
+    scaled: bool,
+    entropy: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    logits = head(hidden).float().div_(temperature[:, None])
-    normaliser = logits.logsumexp(-1)
-    chosen = logits.gather(-1, target[:, None])[:, 0]
+    logits = head(hidden).float()
+    if scaled:
+        logits = logits.div_(temperature[:, None])
+    table = logits.log_softmax(-1)
+    logprobs = table.gather(-1, target[:, None])[:, 0]
+    if not entropy:
+        return logprobs, table.new_empty(0)
+    # After all that the backward pass needs: it is not computed again there.
     with torch.no_grad():
-        probabilities = (logits - normaliser[:, None]).exp_()
-        entropy = normaliser - torch.einsum("nv,nv->n", probabilities, logits)
-    return chosen - normaliser, entropy
+        return logprobs, -torch.einsum("nv,nv->n", table.exp(), table)

@@ -20,8 +20,10 @@ class PolicyModule(nn.Module):
         self.model = model
         self.chunk = chunk
 
-    def forward(self, micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probability and entropy of each token that carries a loss, both [N]."""
+    def forward(
+        self, micro: MicroBatch, *, entropy: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability of each token that carries a loss, [N], and its ``entropy`` if asked."""
         hidden = self.model.model(
             input_ids=micro.token_ids,
             position_ids=micro.positions,
@@ -34,6 +36,7 @@ class PolicyModule(nn.Module):
             micro.target,
             micro.temperature,
             chunk=self.chunk,
+            entropy=entropy,
             most=micro.most,
         )
 

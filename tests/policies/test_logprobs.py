@@ -34,7 +34,7 @@ def test_chunks_equal_the_full_softmax(chunk: int, temperature: float | None) ->
     head_gradient, head.weight.grad = head.weight.grad, None
 
     parts = hidden.clone().requires_grad_()
-    found, entropy = token_logprobs(head, parts, target, temperatures, chunk=chunk)
+    found, entropy = token_logprobs(head, parts, target, temperatures, chunk=chunk, entropy=True)
     (found * weights).sum().backward()
 
     torch.testing.assert_close(found, expected)
@@ -56,10 +56,21 @@ def test_bfloat16_hidden_states_give_float32_numbers() -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_entropy_is_for_those_who_ask_and_changes_no_bit_of_the_rest() -> None:
+    head, hidden, target = problem(4)
+    for temperature in (torch.ones(TOKENS), torch.linspace(0.2, 3.0, TOKENS)):
+        (plain, none), (found, entropy) = (
+            token_logprobs(head, hidden, target, temperature, chunk=5, entropy=asked)
+            for asked in (False, True)
+        )
+        assert torch.equal(plain, found)
+        assert (len(none), len(entropy)) == (0, TOKENS)
+
+
 def test_extreme_logits_stay_finite() -> None:
     head, hidden, target = problem(2)
     found, entropy = token_logprobs(
-        lambda x: head(x) * 1e4, hidden, target, torch.full((TOKENS,), 0.01), chunk=4
+        lambda x: head(x) * 1e4, hidden, target, torch.full((TOKENS,), 0.01), chunk=4, entropy=True
     )
     assert torch.isfinite(found).all() and torch.isfinite(entropy).all()
 
@@ -67,7 +78,9 @@ def test_extreme_logits_stay_finite() -> None:
 def test_no_tokens_still_belong_to_the_graph() -> None:
     head, hidden, target = problem(3)
     hidden.requires_grad_()
-    found, entropy = token_logprobs(head, hidden[:0], target[:0], torch.ones(0), chunk=4)
+    found, entropy = token_logprobs(
+        head, hidden[:0], target[:0], torch.ones(0), chunk=4, entropy=True
+    )
     assert found.shape == entropy.shape == (0,)
     found.sum().backward()
     assert hidden.grad is not None and not hidden.grad.any()
