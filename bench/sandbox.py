@@ -140,7 +140,7 @@ async def grade(args: argparse.Namespace) -> Figures:
 async def children_per_s(backend: Bubblewrap, count: int, users: int) -> float:
     """What warm grades would reach if candidates took no time: a child is forked, confined, reads
     an empty plan and ends. The best of three."""
-    plan = {"jobs": [], "secret": 0, "check_s": 1.0, "memory": 1 << 30, "room": 0, "preload": []}
+    plan = {"jobs": [], "secret": 0, "memory": 1 << 30, "room": 0, "preload": []}
     request = framed(marshal.dumps(plan, 2))
     zygotes = [await Zygote.start(backend) for _ in range(users)]
 

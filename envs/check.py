@@ -27,7 +27,8 @@ class TaskCheck:
     """What grading said about one task; ``attacks`` maps each attack tried to what it gained.
 
     ``seconds`` is the longest that grading the reference took, waiting for a box included;
-    ``differs`` what is not the same in two fresh starts.
+    ``differs`` what is not the same in two fresh starts. A task is ``unproven`` that comes without
+    a reference.
 
     Example: ``TaskCheck(id="repair/clamp/07", reference=True, noop=False, flaky=False)``
     """
@@ -39,6 +40,7 @@ class TaskCheck:
     reason: str = ""
     differs: str = ""
     seconds: float = 0.0
+    unproven: bool = False
     attacks: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -46,7 +48,9 @@ class TaskCheck:
         """Why the task must not be trained on; empty when it may."""
         fooled = [name for name, gain in self.attacks.items() if gain]
         found = [
-            "" if self.reference else f"the reference fails: {self.reason}".rstrip(": "),
+            ""
+            if self.reference or self.unproven
+            else f"the reference fails: {self.reason}".rstrip(": "),
             "doing nothing passes" if self.noop else "",
             "repeats of the same grading differ" if self.flaky else "",
             f"two fresh starts differ: {self.differs}" if self.differs else "",
@@ -81,6 +85,7 @@ class CheckReport:
             "source": self.source,
             "tasks": len(self.tasks),
             "reference_pass": sum(task.reference for task in self.tasks),
+            "no_reference": sum(task.unproven for task in self.tasks),
             "noop_pass": sum(task.noop for task in self.tasks),
             "flaky": sum(task.flaky for task in self.tasks),
             "red_team": {
@@ -145,18 +150,19 @@ async def _graded(task: Task, grader: Grader, repeats: int) -> TaskCheck:
     reference = work_of(task, task.reference)
     verdicts: list[Verdict] = []
     slowest = 0.0
-    for _ in range(max(1, repeats)):
+    for _ in range(max(1, repeats) if task.reference else 0):
         start = time.monotonic()
         verdicts.append(await _grade(task, reference, grader))
         slowest = max(slowest, time.monotonic() - start)
     nothing = await _grade(task, work_of(task, task.files), grader)
     return TaskCheck(
         id=task.id,
-        reference=all(verdict.solved for verdict in verdicts),
+        reference=bool(verdicts) and all(verdict.solved for verdict in verdicts),
         noop=nothing.solved,
         flaky=any(verdict.passed != verdicts[0].passed for verdict in verdicts),
         reason=next((_reason(verdict) for verdict in verdicts if not verdict.solved), ""),
         seconds=slowest,
+        unproven=not task.reference,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -11,22 +11,25 @@ R = TypeVar("R")
 
 
 async def bounded(
-    work: Callable[[T], Awaitable[R]], items: Sequence[T], concurrency: int
+    work: Callable[[T], Awaitable[R]], items: Iterable[T], concurrency: int
 ) -> list[R]:
     """``work`` on every item, at most ``concurrency`` at a time; results in order.
 
-    The first exception cancels the rest, waits until they have ended, and is raised.
+    An item is taken when its turn comes. The first exception cancels the rest, waits until they
+    have ended, and is raised.
     """
-    gate = asyncio.Semaphore(concurrency)
+    results: dict[int, R] = {}
+    waiting = enumerate(items)
 
-    async def one(item: T) -> R:
-        async with gate:
-            return await work(item)
+    async def turn() -> None:
+        for place, item in waiting:
+            results[place] = await work(item)
 
-    running = [asyncio.ensure_future(one(item)) for item in items]
+    running = [asyncio.ensure_future(turn()) for _ in range(concurrency)]
     try:
-        return await asyncio.gather(*running)
+        await asyncio.gather(*running)
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+    return [results[place] for place in range(len(results))]

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Sequence
 
-from palestra.rl.types import CallCheck, Check, CheckResult, ScriptCheck
+from palestra.rl.types import CallCheck, Check, CheckResult, ProgramCheck, ScriptCheck
 
 MAX_CHARS = 400
 
@@ -61,6 +61,9 @@ def _failure(check: Check, got: str) -> str:
         return f"{call_text(check)} {verb}{got}, expected {check.expected}"
     if isinstance(check, ScriptCheck):
         return f"{check.code.strip()}\n{got}".strip()
+    if isinstance(check, ProgramCheck):
+        got = _TIME.sub("no answer in time", got)
+        return f"input:\n{check.stdin}\ngot:\n{got}\nexpected:\n{check.expected[0]}"
     return f"{check.id}: {got}"
 
 

@@ -48,8 +48,14 @@ class FileEnv(Env):
         if not task.visible:
             return Observation(text="this task has no visible tests")
         files = {path: await self.read(task, path, box) for path in task.artifacts}
-        job = CheckJob(files=files, checks=task.visible, test_files=visible_tests(task))
-        results = await self.run_checks([job], box)
+        job = CheckJob(
+            files=files,
+            checks=task.visible,
+            test_files=visible_tests(task),
+            check_s=task.check_s,
+        )
+        limit = 10.0 + task.check_s * len(task.visible)
+        results = await self.run_checks([job], box, timeout=limit)
         return Observation(text=report(task.visible, results[0]))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from palestra.envs.programs import Program, visible_part
-from palestra.envs.rows import BadRow
+from palestra.envs.rows import BadRow, list_field
 from palestra.envs.taskset import Skipped
 from palestra.envs.unit_tests import unit_checks
 from palestra.rl.errors import UserError
@@ -41,16 +41,26 @@ def exercise_files(folder: Path) -> tuple[dict[str, str], dict[str, str], dict[s
     """Stubs, reference and test files of one exercise, each by path; raises ``BadRow``."""
     try:
         listed = json.loads((folder / ".meta" / "config.json").read_text(encoding="utf-8"))["files"]
-        solution, test, example = (list(listed[name]) for name in ("solution", "test", "example"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        solution, test, example = (
+            list_field(listed, name) for name in ("solution", "test", "example")
+        )
+        editor = list_field(listed, "editor", optional=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadRow(f".meta/config.json: {type(error).__name__}: {error}") from error
     examples = [name for name in example if name.endswith(".py")]
     if len(examples) != len(solution):
         raise BadRow(".meta/config.json: files.example does not match files.solution")
-    stubs = {name: _text(folder / name) for name in solution}
-    reference = {s: _text(folder / e) for s, e in zip(solution, examples, strict=True)}
-    beside = [*test, *listed.get("editor", [])]
-    return stubs, reference, {name: _text(folder / name) for name in beside}
+    stubs = {name: _within(folder, name) for name in solution}
+    reference = {s: _within(folder, e) for s, e in zip(solution, examples, strict=True)}
+    return stubs, reference, {name: _within(folder, name) for name in [*test, *editor]}
+
+
+def _within(folder: Path, name: str) -> str:
+    """The text of a file of a folder, wherever its name would lead."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise BadRow(f"{name!r} is no file of the exercise")
+    return _text(path)
 
 
 def _exercise(folder: Path) -> Program:

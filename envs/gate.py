@@ -19,7 +19,8 @@ FORMAT = "1"
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """Lets tasks through whose reference passes every time and that doing nothing does not solve.
+    """Lets tasks through whose reference, if they have one, passes every time and that doing
+    nothing does not solve.
 
     A task that fails is graded once more when nothing else runs, so that a busy machine is not held
     against it. ``cache`` is a folder that remembers what was found, by task and ``settings``:
@@ -53,10 +54,13 @@ class Gate:
             await self._again(task) if problem else ""
             for task, problem in zip(tasks.tasks, first, strict=True)
         ]
-        pairs = list(zip(tasks.tasks, problems, strict=True))
-        left_out = tuple(Skipped(id=task.id, reason=found) for task, found in pairs if found)
-        fit = tuple(task for task, found in pairs if not found)
-        return replace(tasks, tasks=fit, skipped=tasks.skipped + left_out)
+        fit = [place for place, problem in enumerate(problems) if not problem]
+        left_out = tuple(
+            Skipped(id=tasks.tasks[place].id, reason=problem)
+            for place, problem in enumerate(problems)
+            if problem
+        )
+        return replace(tasks, tasks=tasks.at(fit), skipped=tasks.skipped + left_out)
 
     async def _again(self, task: Task) -> str:
         found = self._get(task)

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterable, Mapping
 
 from palestra.envs.complete import SOLUTION, Complete
+from palestra.envs.evalplus import CHECK_S, extra_checks
 from palestra.envs.programs import Function
 from palestra.envs.rows import BadRow, list_field, text_field
 from palestra.envs.syntax import parse
@@ -15,26 +16,32 @@ MODULE = SOLUTION.removesuffix(".py")
 
 
 def humaneval_task(row: Mapping[str, Json]) -> Task:
-    """A task from ``task_id, prompt, entry_point, canonical_solution, test``.
+    """A task from ``task_id, prompt, entry_point, canonical_solution, test``, or from what EvalPlus
+    has instead of a test or beside it.
 
     The hidden check is the record's ``check`` function, called with the entry point. Raises
     ``BadRow``.
     """
     prompt, entry = text_field(row, "prompt"), text_field(row, "entry_point")
     body = text_field(row, "canonical_solution")
-    test = text_field(row, "test")
+    if not entry.isidentifier():
+        raise BadRow("field entry_point: not a name")
     identity = _identity(row)
-    # Bound first: an entry point may itself be called check.
-    code = f"_candidate = {entry}\n{test}\ncheck(_candidate)\n"
-    names = (entry, *sorted((_functions(prompt) & _used(test)) - {entry}))
-    check = ScriptCheck(id=f"{identity}#0", module=MODULE, names=names, code=code)
+    hidden: list[Check] = list(extra_checks(row, name=identity, module=MODULE))
+    if "test" in row or not hidden:
+        test = text_field(row, "test")
+        # Bound first: an entry point may itself be called check.
+        code = f"_candidate = {entry}\n{test}\ncheck(_candidate)\n"
+        names = (entry, *sorted((_functions(prompt) & _used(test)) - {entry}))
+        hidden.insert(0, ScriptCheck(id=f"{identity}#0", module=MODULE, names=names, code=code))
     return _task(
         identity,
         prompt=f"Complete this program in the file {SOLUTION}:\n{prompt}",
         reference=prompt + body,
         visible=(),
-        hidden=(check,),
+        hidden=tuple(hidden),
         labels={"entry_point": entry, "code_prompt": prompt},
+        check_s=CHECK_S if len(hidden) > 1 else 0.0,
     )
 
 
@@ -88,13 +95,20 @@ def mbpp_function(row: Mapping[str, Json]) -> Function:
     return Function(name=names.pop(), source=source, cases=tuple((a, e) for _, a, e in cases))
 
 
+def identity(row: Mapping[str, Json], *names: str) -> str:
+    """The first of these fields, as text; raises ``BadRow``."""
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if isinstance(value, str) and value:
+            return text_field(row, name)
+    raise BadRow(f"field {' or '.join(names)}: missing or not a string or number")
+
+
 def _identity(row: Mapping[str, Json]) -> str:
-    value = row.get("task_id")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"MBPP/{value}"
-    if isinstance(value, str) and value:
-        return value
-    raise BadRow("field task_id: missing or not a string or number")
+    found = identity(row, "task_id")
+    return f"MBPP/{found}" if isinstance(row["task_id"], int) else found
 
 
 def _setup(row: Mapping[str, Json]) -> str:
@@ -112,6 +126,7 @@ def _task(
     visible: tuple[Check, ...],
     hidden: tuple[Check, ...],
     labels: Mapping[str, str],
+    check_s: float = 0.0,
 ) -> Task:
     return Task(
         id=identity,
@@ -124,6 +139,7 @@ def _task(
         visible=visible,
         hidden=hidden,
         labels=labels,
+        check_s=check_s,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from itertools import islice
 
 from palestra.envs.complete import solution_files
@@ -31,10 +31,15 @@ async def score_rows(
     ``agent_failure`` with reward 0 whose reason names the row and the field; an infrastructure
     fault has no reward. Example row: ``{"task_id": "HumanEval/0", "completion": "    return 1"}``
     """
-    tasks = {task.id: task for task in taskset.tasks}
+    places = {task.id: place for place, task in enumerate(taskset.tasks)}
+
+    def named(name: Json) -> Task:
+        if not isinstance(name, str) or name not in places:
+            raise BadRow(f"field task_id: no task {name!r} in this source")
+        return taskset.tasks[places[name]]
 
     async def one(item: tuple[int, Json | BadRow]) -> dict[str, Json]:
-        return await _score_row(*item, tasks, grader, rewards)
+        return await _score_row(*item, named, grader, rewards)
 
     source = iter(rows)
     while batch := list(islice(source, BATCH)):
@@ -45,13 +50,13 @@ async def score_rows(
 async def _score_row(
     number: int,
     row: Json | BadRow,
-    tasks: Mapping[str, Task],
+    named: Callable[[Json], Task],
     grader: Grader,
     rewards: Mapping[str, Weighted],
 ) -> dict[str, Json]:
     name = str(row.get("task_id", "")) if isinstance(row, dict) else ""
     try:
-        task, files = _parse(record(row), tasks)
+        task, files = _parse(record(row), named)
     except BadRow as error:
         return _result(name, Outcome.AGENT_FAILURE, 0.0, {}, f"row {number}: {error}")
     try:
@@ -66,11 +71,10 @@ async def _score_row(
     return _result(name, verdict.outcome, reward.total, dict(reward.parts), reason)
 
 
-def _parse(row: Mapping[str, Json], tasks: Mapping[str, Task]) -> tuple[Task, Mapping[str, bytes]]:
-    name = row.get("task_id")
-    if not isinstance(name, str) or name not in tasks:
-        raise BadRow(f"field task_id: no task {name!r} in this source")
-    task = tasks[name]
+def _parse(
+    row: Mapping[str, Json], named: Callable[[Json], Task]
+) -> tuple[Task, Mapping[str, bytes]]:
+    task = named(row.get("task_id"))
     given = [field for field in ("completion", "files") if field in row]
     if len(given) != 1:
         raise BadRow("needs exactly one of the fields completion and files")

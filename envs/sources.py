@@ -4,46 +4,47 @@
 ``repair:mbpp:PATH``       functions of an MBPP file, broken
 ``repair:DIR``             Exercism exercises or a package with unittest files, broken
 ``mbpp:PATH``              MBPP rows (.jsonl, sanitized .json, or in the HumanEval form)
-``humaneval:PATH``         HumanEval rows (.jsonl or .jsonl.gz)
+``humaneval:PATH``         HumanEval rows; those of EvalPlus, MBXP and MultiPL-E, too
+``livecodebench:PATH``, ``codecontests:PATH``, ``apps:PATH``, ``bigcodebench:PATH``
+``exercism:DIR``           Exercism exercises, to write from their stubs
+``quixbugs:DIR``           a checkout of QuixBugs
 ``swebench:PATH``          SWE-bench rows (.json, .jsonl, .parquet); see ``swebench``
 ``NAMESPACE/Name-v0``      the tasks of a registered environment (``Env.tasks``)
 ``jsonl:PATH``             tasks of your own; the format is described in ``task_json``
+
+Files are ``.jsonl``, ``.jsonl.gz``, ``.parquet`` or a JSON array. They are read once, row by row,
+to find out what is wrong with which; rows are read again, and tasks made, when they are asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
-from palestra.envs.complete import Complete
 from palestra.envs.corpus_loader import shipped_functions
 from palestra.envs.folders import folder_programs
-from palestra.envs.programs import Program, program
-from palestra.envs.records import humaneval_task, mbpp_function, mbpp_task
+from palestra.envs.formats import FOLDERS, ROWS
+from palestra.envs.lazy_source import entries, lazy_tasks
+from palestra.envs.programs import Function, Program, program
+from palestra.envs.records import mbpp_function
 from palestra.envs.registry import make
 from palestra.envs.repair import Repair
 from palestra.envs.repair_source import RepairOptions, build
 from palestra.envs.rows import BadRow, read_rows, record
 from palestra.envs.swe import SWE
 from palestra.envs.swebench import swebench_tasks
-from palestra.envs.task_json import task_from_json
 from palestra.envs.taskset import Skipped, TaskSet
 from palestra.envs.validate import Validator
 from palestra.rl.errors import UserError
-from palestra.rl.types import CheckRunner, Json, SandboxProvider, Task
+from palestra.rl.types import CheckRunner, SandboxProvider, Task
 
 FORMATS = (
-    "repair:",
-    "repair:mbpp:PATH",
-    "repair:DIR",
-    "mbpp:PATH",
-    "humaneval:PATH",
-    "jsonl:PATH",
+    *("repair:", "repair:mbpp:PATH", "repair:DIR"),
+    *(f"{name}:PATH" for name in ROWS),
+    *(f"{name}:DIR" for name in FOLDERS),
     "swebench:PATH",
 )
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +89,15 @@ async def load(
         path, most = _path(kind, rest), limit if split is None else None
         found, bad = await swebench_tasks(path, provider, cache=cache, limit=most)
         return _part(source, SWE.name, found, bad, split, limit)
-    makers = {"mbpp": _mbpp, "humaneval": humaneval_task, "jsonl": task_from_json}
-    if kind not in makers:
+    if kind not in (*ROWS, *FOLDERS):
         raise UserError(f"unknown task source {source!r}; there are: {', '.join(FORMATS)}")
-    tasks, skipped = _rows(_path(kind, rest), makers[kind], limit=limit if split is None else None)
-    return _part(source, _env(source, tasks), tasks, skipped, split, limit)
+    found_there = entries(kind, _path(kind, rest))
+    return await lazy_tasks(source, found_there, provider, split=split, limit=limit)
 
 
 def _path(kind: str, rest: str) -> Path:
     if not rest:
-        raise UserError(f"{kind}: needs a path, for example {kind}:data/{kind}.jsonl")
+        raise UserError(f"{kind}: needs a path, for example {kind}:data/{kind}")
     return Path(rest)
 
 
@@ -118,8 +118,7 @@ async def _repair(source: str, rest: str, options: RepairOptions, validator: Val
     if not rest:
         programs = [program(function) for function in shipped_functions()]
     elif rest.startswith("mbpp:"):
-        path = Path(rest.removeprefix("mbpp:"))
-        functions, skipped = _rows(path, mbpp_function, limit=None)
+        functions, skipped = _functions(Path(rest.removeprefix("mbpp:")))
         programs = [program(function) for function in functions]
     else:
         found = list(folder_programs(Path(rest)))
@@ -132,30 +131,13 @@ async def _repair(source: str, rest: str, options: RepairOptions, validator: Val
     return replace(tasks, skipped=skipped + tasks.skipped)
 
 
-def _mbpp(row: Mapping[str, Json]) -> Task:
-    return humaneval_task(row) if "canonical_solution" in row else mbpp_task(row)
-
-
-def _rows(
-    path: Path, make: Callable[[Mapping[str, Json]], T], *, limit: int | None
-) -> tuple[list[T], tuple[Skipped, ...]]:
-    """What ``make`` gives for each row, and the rows that it refused, by number."""
-    made: list[T] = []
+def _functions(path: Path) -> tuple[list[Function], tuple[Skipped, ...]]:
+    """The functions of MBPP rows, and the rows that have none to break, by number."""
+    made: list[Function] = []
     skipped: list[Skipped] = []
     for number, row in read_rows(path):
-        if limit is not None and len(made) >= limit:
-            break
         try:
-            made.append(make(record(row)))
+            made.append(mbpp_function(record(row)))
         except BadRow as error:
             skipped.append(Skipped(id=f"{path.name} row {number}", reason=str(error)))
     return made, tuple(skipped)
-
-
-def _env(source: str, tasks: Iterable[Task]) -> str:
-    """The environment that plays these tasks: one for all of a source."""
-    ours = {"repair": Repair.name, "complete": Complete.name}
-    names = {ours.get(task.kind, task.source) for task in tasks}
-    if len(names) > 1:
-        raise UserError(f"{source} mixes tasks of {', '.join(sorted(names))}")
-    return names.pop() if names else Complete.name

@@ -1,9 +1,9 @@
 """Tasks as JSON rows: the format ``jsonl:PATH``, one task per line.
 
-A row has the fields of ``Task``; ``visible``, ``test_files`` and ``labels`` may be left out, and
-with a ``tree`` (``tree_json``), which is the agent's work then, ``files`` and ``artifacts`` too. A
-check is an object with ``type`` ``call``, ``script``, ``unit`` or ``suite`` and the fields of
-that record::
+A row has the fields of ``Task``; ``visible``, ``test_files``, ``labels`` and ``check_s`` may be
+left out, and with a ``tree`` (``tree_json``), which is the agent's work then, ``files`` and
+``artifacts`` too. A check is an object with ``type`` ``call``, ``script``, ``unit``, ``suite``,
+``program`` or ``appended`` and the fields of that record::
 
     {"id": "add/1", "source": "acme", "kind": "repair", "prompt": "Fix add.py ...",
      "files": {"add.py": "def add(a, b):\\n    return a - b\\n"},
@@ -24,11 +24,29 @@ from pathlib import PurePosixPath
 
 from palestra.envs.rows import BadRow, list_field, text_field
 from palestra.envs.tree_json import tree_from_json, tree_to_json
-from palestra.rl.types import CallCheck, Check, Json, ScriptCheck, SuiteCheck, Task, UnitCheck
+from palestra.rl.types import (
+    AppendedCheck,
+    CallCheck,
+    Check,
+    Json,
+    ProgramCheck,
+    ScriptCheck,
+    SuiteCheck,
+    Task,
+    UnitCheck,
+)
 
 _FIELDS = frozenset(Task.__dataclass_fields__)
-_OPTIONAL = frozenset({"visible", "test_files", "labels", "tree"})
+_OPTIONAL = frozenset({"visible", "test_files", "labels", "tree", "check_s"})
 _REPLACED = frozenset({"files", "artifacts"})
+_KINDS: Mapping[type, str] = {
+    CallCheck: "call",
+    ScriptCheck: "script",
+    UnitCheck: "unit",
+    SuiteCheck: "suite",
+    ProgramCheck: "program",
+    AppendedCheck: "appended",
+}
 
 
 def task_to_json(task: Task) -> dict[str, Json]:
@@ -39,6 +57,8 @@ def task_to_json(task: Task) -> dict[str, Json]:
     for name in ("files", "reference", "test_files", "labels"):
         row[name] = dict(getattr(task, name))
     row["artifacts"] = list(task.artifacts)
+    if task.check_s:
+        row["check_s"] = task.check_s
     row["visible"] = [_check_to_json(check) for check in task.visible]
     row["hidden"] = [_check_to_json(check) for check in task.hidden]
     if task.tree is not None:
@@ -76,14 +96,16 @@ def task_from_json(row: Mapping[str, Json]) -> Task:
         test_files=_files(row, "test_files"),
         labels=_texts(row, "labels"),
         tree=tree,
+        check_s=_number(row, "check_s"),
     )
 
 
 def _check_to_json(check: Check) -> dict[str, Json]:
-    kinds = {CallCheck: "call", ScriptCheck: "script", UnitCheck: "unit", SuiteCheck: "suite"}
-    kind = kinds[type(check)]
     fields = asdict(check)
-    return {"type": kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}}
+    return {
+        "type": _KINDS[type(check)],
+        **{k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()},
+    }
 
 
 def _checks(row: Mapping[str, Json], name: str) -> tuple[Check, ...]:
@@ -119,7 +141,42 @@ def _check(item: Mapping[str, Json]) -> Check:
     if kind == "script":
         names = tuple(list_field(item, "names"))
         return ScriptCheck(id=identity, module=module, names=names, code=text_field(item, "code"))
-    raise BadRow("field type: not call, script, unit or suite")
+    if kind not in ("program", "appended"):
+        raise BadRow(f"field type: not {', '.join(_KINDS.values())}")
+    argv = tuple(list_field(item, "argv"))
+    if not argv:
+        raise BadRow("field argv: empty")
+    if kind == "program":
+        return _program_check(item, identity, argv)
+    return AppendedCheck(
+        id=identity,
+        argv=argv,
+        path=_path("path", text_field(item, "path")),
+        code=text_field(item, "code"),
+        wrong=text_field(item, "wrong"),
+        done=text_field(item, "done"),
+    )
+
+
+def _program_check(item: Mapping[str, Json], identity: str, argv: tuple[str, ...]) -> ProgramCheck:
+    expected = tuple(list_field(item, "expected"))
+    if not expected:
+        raise BadRow("field expected: empty")
+    return ProgramCheck(
+        id=identity,
+        argv=argv,
+        stdin=text_field(item, "stdin"),
+        expected=expected,
+        tolerance=_number(item, "tolerance"),
+        by_line=item.get("by_line") is True,
+    )
+
+
+def _number(row: Mapping[str, Json], name: str) -> float:
+    value = row.get(name, 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6:
+        raise BadRow(f"field {name}: not a number that is 0 or more")
+    return float(value)
 
 
 def _files(row: Mapping[str, Json], name: str) -> dict[str, str]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Generic, TypeVar, overload
 
 from palestra.rl.types import Task
+
+K = TypeVar("K")
+KEPT = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +22,36 @@ class Skipped:
 
     id: str
     reason: str
+
+
+class LazyTasks(Sequence[Task], Generic[K]):
+    """Tasks that are made when they are asked for; only their keys and the last few are kept.
+
+    Example: ``LazyTasks([0, 812], lambda offset: humaneval_task(rows[offset]))``
+    """
+
+    def __init__(self, keys: Sequence[K], make: Callable[[K], Task]) -> None:
+        self._keys = keys
+        self._make = make
+        self._get = lru_cache(maxsize=KEPT)(lambda place: make(keys[place]))
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, place: int) -> Task: ...
+    @overload
+    def __getitem__(self, place: slice) -> LazyTasks[K]: ...
+    def __getitem__(self, place: int | slice) -> Task | LazyTasks[K]:
+        if isinstance(place, slice):
+            return LazyTasks(self._keys[place], self._make)
+        if not -len(self) <= place < len(self):
+            raise IndexError(place)
+        return self._get(place % len(self))
+
+    def at(self, places: Iterable[int]) -> LazyTasks[K]:
+        """Those at these places."""
+        return LazyTasks([self._keys[place] for place in places], self._make)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +67,28 @@ class TaskSet:
 
     source: str
     env: str
-    tasks: tuple[Task, ...]
+    tasks: Sequence[Task]
     skipped: tuple[Skipped, ...] = ()
     validated: bool = False
 
-    def split(self, name: str) -> tuple[Task, ...]:
+    def split(self, name: str) -> Sequence[Task]:
         """The tasks labelled with this split."""
-        return tuple(task for task in self.tasks if task.labels.get("split") == name)
+        return self.at(self._places.get(name, ()))
+
+    def at(self, places: Sequence[int]) -> Sequence[Task]:
+        """The tasks at these places."""
+        if isinstance(self.tasks, LazyTasks):
+            return self.tasks.at(places)
+        return tuple(self.tasks[place] for place in places)
 
     @property
     def splits(self) -> Mapping[str, int]:
         """How many tasks each split has, in order of appearance."""
-        counts: dict[str, int] = {}
-        for task in self.tasks:
-            name = task.labels.get("split", "")
-            counts[name] = counts.get(name, 0) + 1
-        return counts
+        return {name: len(places) for name, places in self._places.items()}
+
+    @cached_property
+    def _places(self) -> Mapping[str, Sequence[int]]:
+        found: dict[str, list[int]] = {}
+        for place, task in enumerate(self.tasks):
+            found.setdefault(task.labels.get("split", ""), []).append(place)
+        return found

@@ -13,19 +13,27 @@ from palestra.rl.types import UnitCheck
 
 def unit_checks(test_files: Mapping[str, str]) -> tuple[UnitCheck, ...]:
     """One check per test method of every test file, in text order; files that do not parse: none.
+    Methods that are always skipped are left out.
 
     Example: ``unit_checks({"leap_test.py": text})[0].id == "leap_test.LeapTest.test_2015"``
     """
     found: dict[str, UnitCheck] = {}
     for path, text in test_files.items():
-        for identity, _ in _methods(path, text):
-            found.setdefault(identity, UnitCheck(id=identity))
+        for identity, method in _methods(path, text):
+            if not any(map(_skips, method.decorator_list)):
+                found.setdefault(identity, UnitCheck(id=identity))
     return tuple(found.values())
 
 
 def keep_only(test_files: Mapping[str, str], ids: Collection[str]) -> dict[str, str]:
     """The same files without the test methods not in ``ids``; line numbers stay what they were."""
     return {path: _cut(path, text, ids) for path, text in test_files.items()}
+
+
+def _skips(decorator: ast.expr) -> bool:
+    """``@unittest.skip("...")``"""
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return ast.unparse(called) in ("unittest.skip", "skip")
 
 
 def _cut(path: str, text: str, ids: Collection[str]) -> str:

@@ -25,7 +25,8 @@ class CallCheck:
     """One test that calls a function and compares its value in the trusted process.
 
     ``args`` and ``expected`` are Python literals as text, so that tuples, sets and integer keys
-    survive storage as JSON.
+    survive storage as JSON. ``function`` may be ``Class.method``, or ``Class().method`` of a fresh
+    object.
 
     Example: ``CallCheck(id="clamp#0", module="clamp", function="clamp", args="(5, 0, 3)",
     expected="3")``
@@ -77,7 +78,48 @@ class SuiteCheck:
     id: str
 
 
-Check: TypeAlias = CallCheck | ScriptCheck | UnitCheck | SuiteCheck
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramCheck:
+    """One run of a program: what it prints for ``stdin``, compared in the trusted process.
+
+    ``argv`` is what runs it, in a folder with the candidate's files. Any one of ``expected`` will
+    do, word by word (with ``by_line`` also line by line); a number that is written with a point or
+    an exponent may be off by ``tolerance``, absolute or relative. The exit code must be 0.
+
+    Example: ``ProgramCheck(id="sum#0", argv=("python3", "solution.py"), stdin="1 2\\n",
+    expected=("3\\n",))``
+    """
+
+    id: str
+    argv: tuple[str, ...]
+    stdin: str
+    expected: tuple[str, ...]
+    tolerance: float = 0.0
+    by_line: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendedCheck:
+    """One test as code of any language that follows the candidate's in one file (MultiPL-E, MBXP).
+
+    Weaker than the other kinds, like ``SuiteCheck``: a candidate can reach it. ``argv`` runs the
+    file ``path``, which must get as far as ``done``, its last statement, which prints ``TOKEN``
+    (replaced by something that nobody knows), and exit with 0. ``wrong`` is a statement that must
+    make a program fail: a candidate with which it does not is not believed.
+
+    Example: ``AppendedCheck(id="add#0", argv=("bash", "solution.sh"), path="solution.sh",
+    code="set -e; [[ $(add 1 2) = 3 ]]", wrong="[[ 1 = 2 ]]", done="printf %s TOKEN")``
+    """
+
+    id: str
+    argv: tuple[str, ...]
+    path: str
+    code: str
+    wrong: str
+    done: str
+
+
+Check: TypeAlias = CallCheck | ScriptCheck | UnitCheck | SuiteCheck | ProgramCheck | AppendedCheck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +173,7 @@ class Task:
     The agent gets ``prompt``, ``files`` and ``visible``; it never sees ``reference``, ``hidden`` or
     ``test_files``. Only the files named in ``artifacts`` are collected for grading; where there is
     a ``tree``, there are neither ``files`` nor ``artifacts``, and what was changed in it is
-    collected.
+    collected. ``check_s`` is for checks that need more processor seconds than ``sandbox.check_s``.
 
     Example: ``Task(id="repair/clamp/3", source="palestra/Repair-v0", kind="repair", prompt="Fix
     clamp.py ...", files={"clamp.py": broken}, reference={"clamp.py": original},
@@ -150,6 +192,7 @@ class Task:
     test_files: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     tree: Tree | None = None
+    check_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -522,12 +565,14 @@ class SandboxProvider(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckJob:
-    """Some candidate files, or a whole ``tree`` of them, and the checks to run on them."""
+    """Some candidate files, or a whole ``tree`` of them, and the checks to run on them; ``check_s``
+    as in ``Task``."""
 
     files: Mapping[str, str]
     checks: tuple[Check, ...]
     test_files: Mapping[str, str] = field(default_factory=dict)
     tree: Mapping[str, File] = field(default_factory=dict)
+    check_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from palestra.rl.errors import BoxDied, SandboxError
 from palestra.rl.types import (
+    AppendedCheck,
     CallCheck,
     Check,
     CheckJob,
@@ -21,6 +22,7 @@ from palestra.rl.types import (
     Grader,
     Outcome,
     Patch,
+    ProgramCheck,
     Sandbox,
     SandboxProvider,
     SuiteCheck,
@@ -30,6 +32,7 @@ from palestra.rl.types import (
 )
 from palestra.sandbox.codec import decode
 from palestra.sandbox.compare import same, shown
+from palestra.sandbox.outputs import digest, matches
 from palestra.sandbox.plan import canaries, literal, request
 from palestra.sandbox.shipping import PYTHON
 from palestra.sandbox.tree import patched
@@ -144,8 +147,7 @@ class _Grader:
         if isinstance(job, str):
             nothing = {check.id: False for check in task.hidden}
             return Verdict(outcome=Outcome.GRADED, passed=nothing, reason=job)
-        shares = [SUITE_LIMITS if isinstance(c, SuiteCheck) else 1.0 for c in task.hidden]
-        timeout = self._timeout or 10.0 + self._check_s * sum(shares)
+        timeout = self._timeout or 10.0 + max(self._check_s, task.check_s) * _limits(task.hidden)
         try:
             async with self._turn():
                 runs = self._runner.run([job], timeout=timeout, check_s=self._check_s)
@@ -173,11 +175,19 @@ def job_of(task: Task, work: Work) -> CheckJob | str:
         files = _artifacts(task, {} if isinstance(work, Patch) else work)
         if isinstance(files, str):
             return files
-        return CheckJob(files=files, checks=checks, test_files=tests)
+        return CheckJob(files=files, checks=checks, test_files=tests, check_s=task.check_s)
     if not isinstance(work, Patch):
         return "no patch was collected"
     tree = patched(task.tree.files, work, tests)
-    return work.refused or CheckJob(files={}, checks=checks, test_files=tests, tree=tree)
+    if work.refused:
+        return work.refused
+    return CheckJob(files={}, checks=checks, test_files=tests, tree=tree, check_s=task.check_s)
+
+
+def _limits(checks: Sequence[Check]) -> float:
+    """Time limits of one check that all of these may take."""
+    factors = {SuiteCheck: SUITE_LIMITS, AppendedCheck: 2.0}
+    return sum(factors.get(type(check), 1.0) for check in checks)
 
 
 def _artifacts(task: Task, files: Mapping[str, bytes]) -> dict[str, str] | str:
@@ -248,6 +258,8 @@ def _judge(
         return CheckResult(id=check.id, passed=False, got=data.decode(errors="replace")[:200])
     if isinstance(check, CallCheck):
         return _judge_value(check, data if kind == VALUE else b"")
+    if isinstance(check, ProgramCheck):
+        return _judge_output(check, data if kind == VALUE else b"")
     return CheckResult(id=check.id, passed=kind == PASSED)
 
 
@@ -261,3 +273,25 @@ def _judge_value(check: CallCheck, data: bytes) -> CheckResult:
     except ValueError as error:
         return CheckResult(id=check.id, passed=False, got=str(error))
     return CheckResult(id=check.id, passed=same(expected, got), got=shown(got))
+
+
+def _judge_output(check: ProgramCheck, data: bytes) -> CheckResult:
+    try:
+        got = decode(data)
+    except ValueError as error:
+        return CheckResult(id=check.id, passed=False, got=str(error))
+    if not isinstance(got, tuple) or not got or not isinstance(got[0], str):
+        return CheckResult(id=check.id, passed=False, got="malformed answer")
+    return CheckResult(
+        id=check.id,
+        passed=any(_printed(check, text, got) for text in check.expected),
+        got=got[0][:200],
+    )
+
+
+def _printed(check: ProgramCheck, expected: str, got: tuple[object, ...]) -> bool:
+    """Whether a text, or the digest of a long one, is what was expected."""
+    if len(got) > 1:
+        return got[1] == digest(expected, by_line=check.by_line)
+    text = str(got[0])
+    return matches(expected, text, tolerance=check.tolerance, by_line=check.by_line)

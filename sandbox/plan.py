@@ -8,8 +8,17 @@ from functools import lru_cache
 from secrets import randbelow
 
 from palestra.rl.errors import UserError
-from palestra.rl.types import CallCheck, CheckJob, ScriptCheck, SuiteCheck, UnitCheck
+from palestra.rl.types import (
+    AppendedCheck,
+    CallCheck,
+    CheckJob,
+    ProgramCheck,
+    ScriptCheck,
+    SuiteCheck,
+    UnitCheck,
+)
 from palestra.sandbox.codec import encode
+from palestra.sandbox.outputs import has_decimals
 from palestra.sandbox.process import REPORT_BYTES
 from palestra.sandbox.shipping import booted
 from palestra.sandbox.tree import plain
@@ -25,6 +34,8 @@ SUITE_MODULES = (
     "sandbox.suite_canary",
     "sandbox.suite",
 )
+_PROGRAM_MODULES = ("sandbox.outputs", "sandbox.programs")
+ALL_MODULES = (*SUITE_MODULES, *_PROGRAM_MODULES)
 _PRELOAD_FROM = 4
 PRELOAD = ["collections", "functools", "heapq", "itertools", "math", "operator", "random", "re"]
 PRELOAD += ["string", "typing"]
@@ -35,6 +46,8 @@ def request(jobs: Sequence[CheckJob], check_s: float) -> bytes:
     plan, secret = plan_of(jobs, check_s)
     suites = any(canaries(job) for job in jobs)
     modules = SUITE_MODULES if suites else TEST_MODULES if secret else _CALL_MODULES
+    if any(_programs(job) for job in jobs):
+        modules = (*modules, *_PROGRAM_MODULES)
     return booted(modules, "sandbox.worker", plan) + secret
 
 
@@ -49,14 +62,14 @@ def plan_of(jobs: Sequence[CheckJob], check_s: float) -> tuple[dict[str, object]
     for job in jobs:
         suite = _suite(job)
         secret = _secret(job, suite)
-        found.append(_planned(job, [index for index, _ in suite], (offset, len(secret))))
+        planned = _planned(job, [index for index, _ in suite], (offset, len(secret)))
+        found.append({**planned, "check_s": max(check_s, job.check_s)})
         secrets.append(secret)
         offset += len(secret)
     units = any(isinstance(check, UnitCheck) for job in jobs for check in job.checks)
     plan = {
         "jobs": found,
         "secret": offset,
-        "check_s": check_s,
         "memory": _MEMORY,
         # A share each, so that one candidate cannot use up what the report may hold.
         "room": min(1 << 20, REPORT_BYTES * 3 // 4 // len(jobs)),
@@ -79,7 +92,13 @@ def _planned(job: CheckJob, suite: list[int], secret: tuple[int, int]) -> dict[s
     ]
     proxied = (ScriptCheck, UnitCheck)
     tests = [i for i, check in enumerate(job.checks) if isinstance(check, proxied)]
-    return {"files": files, "calls": calls, "tests": tests, "suite": suite, "secret": secret}
+    found = {"files": files, "calls": calls, "tests": tests, "suite": suite, "secret": secret}
+    return {**found, "programs": _programs(job)}
+
+
+def _programs(job: CheckJob) -> list[int]:
+    kinds = (ProgramCheck, AppendedCheck)
+    return [index for index, check in enumerate(job.checks) if isinstance(check, kinds)]
 
 
 def canaries(job: CheckJob) -> range:
@@ -116,9 +135,21 @@ def _secret(job: CheckJob, suite: list[tuple[int, str]]) -> bytes:
         (i, c.module, tuple(c.names), c.code) for i, c in numbered if isinstance(c, ScriptCheck)
     ]
     units = [(i, c.id) for i, c in numbered if isinstance(c, UnitCheck)]
-    if not scripts and not units and not suite:
+    # Expected outputs stay here.
+    programs = [
+        (i, tuple(c.argv), c.stdin, any(map(has_decimals, c.expected)), c.by_line)
+        for i, c in numbered
+        if isinstance(c, ProgramCheck)
+    ]
+    appended = [
+        (i, tuple(c.argv), c.path, c.code, c.wrong, c.done)
+        for i, c in numbered
+        if isinstance(c, AppendedCheck)
+    ]
+    if not (scripts or units or suite or programs or appended):
         return b""
     tests = {"scripts": scripts, "units": units, "suite": suite}
+    tests |= {"programs": programs, "appended": appended}
     return encode({**tests, "files": dict(job.test_files)})
 
 

@@ -20,7 +20,7 @@ from palestra.sandbox.capture import Capture
 from palestra.sandbox.keeper import destroy
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.local import LocalBox, WarmLaunch
-from palestra.sandbox.plan import PRELOAD, SUITE_MODULES
+from palestra.sandbox.plan import ALL_MODULES, PRELOAD
 from palestra.sandbox.process import REPORT_BYTES, kill_group
 from palestra.sandbox.shipping import PYTHON, booted
 from palestra.sandbox.zygote import LATE, READY, WORN
@@ -189,7 +189,7 @@ def _boot(launch: WarmLaunch, limits: Limits, report: int, *, trial: bool = Fals
         "preload": list(_PRELOAD),
         "trial": trial,
     }
-    return booted((*SUITE_MODULES, "sandbox.zygote"), "sandbox.zygote", config)
+    return booted((*ALL_MODULES, "sandbox.zygote"), "sandbox.zygote", config)
 
 
 def _drain(fd: int, sink: Capture) -> None:

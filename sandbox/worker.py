@@ -22,20 +22,21 @@ if TYPE_CHECKING:
 
     class Job(TypedDict):
         """One candidate: its files (bytes, mode), ``(index, module, function, arguments)``, its
-        tests and those of a suite."""
+        tests, those of a suite, its runs as a program, and the limit of a check in seconds."""
 
         files: dict[str, tuple[bytes, int]]
         calls: list[tuple[int, str, str, bytes]]
         tests: list[int]
         suite: list[int]
+        programs: list[int]
         secret: tuple[int, int]
+        check_s: float
 
     class Plan(TypedDict):
         """What the host asks for; tests follow on standard input as ``secret`` bytes."""
 
         jobs: list[Job]
         secret: int
-        check_s: float
         memory: int
         room: int
         preload: list[str]
@@ -47,6 +48,9 @@ VALUE, ERROR, PASSED, FAILED, TIMEOUT = b"v", b"e", b"p", b"f", b"t"
 _TMP = os.environ.get("TMPDIR", "/tmp")
 SUITE_LIMITS = 5.0
 """A test of a suite, which imports a whole project, may take so many times the limit of a check."""
+
+# Programs are stopped in time by whoever runs them.
+_PROGRAM_LIMITS = 30.0
 
 _HEADER = 9
 _MAX_RESTARTS = 20
@@ -140,6 +144,7 @@ class Supervisor:
         self._secret = secret
         self._report = report
         self._room = plan["room"]
+        self._check_s = self._job["check_s"]
         self._hung = 0.0
 
     def run(self) -> None:
@@ -148,6 +153,8 @@ class Supervisor:
         self._supervise(calls, self._start_calls, VALUE + ERROR)
         self._supervise(list(self._job["tests"]), self._start_tests, PASSED + FAILED)
         self._supervise(list(self._job["suite"]), self._start_suite, PASSED + FAILED, SUITE_LIMITS)
+        programs, kinds = list(self._job["programs"]), VALUE + ERROR + TIMEOUT + PASSED + FAILED
+        self._supervise(programs, self._start_programs, kinds, _PROGRAM_LIMITS)
 
     def _supervise(
         self,
@@ -157,20 +164,20 @@ class Supervisor:
         limits: float = 1.0,
     ) -> None:
         for _ in range(_MAX_RESTARTS):
-            if not pending or self._hung >= _HUNG_LIMITS * self._plan["check_s"]:
+            if not pending or self._hung >= _HUNG_LIMITS * self._check_s:
                 break
             try:
                 children, fd, token = start(pending)
             except OSError as error:
                 self._emit(pending.pop(0), ERROR, describe(error))
                 continue
-            watch = Watch(fd, children, pending, kinds, limits * self._plan["check_s"], token)
+            watch = Watch(fd, children, pending, kinds, limits * self._check_s, token)
             kind, text = watch.run(self._emit)
             for child in children:
                 end(child)
             os.close(fd)
             if kind == TIMEOUT:
-                self._hung += watch.spent
+                self._hung += watch.clock.spent
             if pending:
                 self._emit(pending.pop(0), kind, text)
         for index in pending:
@@ -198,6 +205,14 @@ class Supervisor:
             leave(lambda: self._suite(pending, writer, token))
         os.close(writer)
         return [pid], reader, token
+
+    def _start_programs(self, pending: list[int]) -> tuple[list[int], int, bytes]:
+        reader, writer = os.pipe()
+        pid = self._secret.fork()
+        if pid == 0:
+            leave(lambda: self._programs(pending, writer))
+        os.close(writer)
+        return [pid], reader, b""
 
     def _start_tests(self, pending: list[int]) -> tuple[list[int], int, bytes]:
         to_candidate, to_tester, results = os.pipe(), os.pipe(), os.pipe()
@@ -238,6 +253,20 @@ class Supervisor:
         wanted = [each for each in secret["suite"] if each[0] in pending]
         Suite(folder, files, tests, wanted, emit).run()
 
+    def _programs(self, pending: list[int], writer: int) -> None:
+        from palestra.sandbox.programs import Programs
+
+        os.setpgid(0, 0)
+        keep_only([writer])
+        secret = self._secret.read(*self._job["secret"])
+        folder = f"{_TMP}/job-{self._number}-{os.getpid()}"
+
+        def emit(index: int, kind: bytes, data: bytes) -> None:
+            write(writer, frame(index, kind, data))
+
+        memory = self._plan["memory"]
+        Programs(secret, self._job["files"], folder, memory, self._check_s, emit).run(pending)
+
     def _settle(self, fds: list[int], files: dict[str, tuple[bytes, int]]) -> str:
         """Become the process of a candidate, whose files lie in the folder returned."""
         os.setpgid(0, 0)
@@ -262,7 +291,9 @@ class Supervisor:
             try:
                 target: object = load(module)
                 for name in function.split("."):
-                    target = getattr(target, name)
+                    target = getattr(target, name.removesuffix("()"))
+                    if name.endswith("()"):
+                        target = target()  # type: ignore[operator]
                 value = target(*decode(arguments))  # type: ignore[misc, operator]
                 kind, data = VALUE, encode(value)
             except BaseException as error:  # noqa: BLE001 - the candidate may raise anything
@@ -283,6 +314,44 @@ class Supervisor:
         Tester(secret, modules, reader, writer, emit).run(pending)
 
 
+class Clock:
+    """How much of its time a check has left, by the processor time of ``children``."""
+
+    def __init__(self, children: list[int], check_s: float) -> None:
+        self._children = children
+        self._check_s = check_s
+        self.start()
+
+    def start(self) -> None:
+        """Begin anew, for the next check."""
+        self._since = self._moved = time.monotonic()
+        self._cpu = self._last = self._used()
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the start, by the clock."""
+        return time.monotonic() - self._since
+
+    def left(self) -> float:
+        """Seconds that are left; none when it has to be stopped."""
+        now, used = time.monotonic(), self._used()
+        if used - self._last > _IDLE_CPU_S:
+            self._last, self._moved = used, now
+        idle = self._moved + _IDLE_LIMITS * self._check_s - now
+        wall = self._since + _WALL_LIMITS * self._check_s - now
+        return min(self._check_s - (used - self._cpu), idle, wall)
+
+    def _used(self) -> float:
+        total = 0.0
+        for pid in self._children:
+            try:
+                # The processor-time clock of another process, as clock_getcpuclockid(3) forms it.
+                total += time.clock_gettime((~pid << 3) | 2)
+            except OSError:
+                continue
+        return total
+
+
 class Watch:
     """Reads the answers of one child until all came, one hangs, or the child ends."""
 
@@ -299,10 +368,9 @@ class Watch:
         self._children = children
         self._pending = pending
         self._kinds = kinds
-        self._check_s = check_s
         self._token = token
         self._buffer = bytearray()
-        self._mark()
+        self.clock = Clock(children, check_s)
 
     def run(self, emit: Callable[[int, bytes, bytes], None]) -> tuple[bytes, bytes]:
         """What to say of the first check that is left, if any is."""
@@ -312,23 +380,18 @@ class Watch:
         poll.register(exited, select.POLLIN)
         try:
             while self._pending:
-                ready = [fd for fd, _ in poll.poll(max(20.0, self._left() * 1000))]
+                ready = [fd for fd, _ in poll.poll(max(20.0, self.clock.left() * 1000))]
                 data = os.read(self._fd, 1 << 16) if self._fd in ready else b""
                 if ready and not data:
                     return ERROR, b"the process ended"
-                if not ready and self._left() <= 0:
-                    return TIMEOUT, f"no answer after {self.spent:.1f} s".encode()
+                if not ready and self.clock.left() <= 0:
+                    return TIMEOUT, f"no answer after {self.clock.spent:.1f} s".encode()
                 self._buffer += data
                 if not self._take(emit):
                     return ERROR, b"malformed answer"
         finally:
             os.close(exited)
         return ERROR, b""
-
-    @property
-    def spent(self) -> float:
-        """Seconds since the last answer, by the clock."""
-        return time.monotonic() - self._since
 
     def _take(self, emit: Callable[[int, bytes, bytes], None]) -> bool:
         while len(self._buffer) >= _HEADER:
@@ -345,30 +408,8 @@ class Watch:
             emit(index, kind, data[len(self._token) :])
             self._pending.remove(index)
             del self._buffer[: _HEADER + size]
-            self._mark()
+            self.clock.start()
         return True
-
-    def _mark(self) -> None:
-        self._since = self._moved = time.monotonic()
-        self._cpu = self._last = self._used()
-
-    def _used(self) -> float:
-        total = 0.0
-        for pid in self._children:
-            try:
-                # The processor-time clock of another process, as clock_getcpuclockid(3) forms it.
-                total += time.clock_gettime((~pid << 3) | 2)
-            except OSError:
-                continue
-        return total
-
-    def _left(self) -> float:
-        now, used = time.monotonic(), self._used()
-        if used - self._last > _IDLE_CPU_S:
-            self._last, self._moved = used, now
-        idle = self._moved + _IDLE_LIMITS * self._check_s - now
-        wall = self._since + _WALL_LIMITS * self._check_s - now
-        return min(self._check_s - (used - self._cpu), idle, wall)
 
 
 def serve(reader: int, writer: int) -> None:

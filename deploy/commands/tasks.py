@@ -156,9 +156,10 @@ def report_lines(report: CheckReport) -> Iterator[str]:
         return
     slowest = report.slowest[0]
     yield f"slowest reference: {one_line(slowest.id)}, {slowest.seconds:.2f} s"
+    unproven = f", {counts['no_reference']} have none" if counts["no_reference"] else ""
     yield (
         f"{one_line(report.source)}: {counts['tasks']} tasks; {counts['reference_pass']} references"
-        f" pass, {counts['noop_pass']} pass untouched, {counts['flaky']} flaky,"
+        f" pass{unproven}, {counts['noop_pass']} pass untouched, {counts['flaky']} flaky,"
         f" {len(report.skipped)} skipped; {report.wall_s:.1f} s"
     )
 

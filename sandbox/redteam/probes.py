@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from palestra.rl.types import Check, ScriptCheck, Task
+from palestra.rl.types import AppendedCheck, Check, ProgramCheck, ScriptCheck, Task
 from palestra.sandbox.redteam.attack import Attack
 
 _NETWORK = """
@@ -99,4 +99,7 @@ def _hidden(task: Task) -> list[str]:
 
 
 def _scripts(checks: Sequence[Check]) -> list[str]:
-    return [check.code for check in checks if isinstance(check, ScriptCheck)]
+    """The texts of checks that are written as texts."""
+    code = [check.code for check in checks if isinstance(check, ScriptCheck | AppendedCheck)]
+    runs = [check for check in checks if isinstance(check, ProgramCheck)]
+    return [*code, *(text for run in runs for text in (run.stdin, *run.expected))]

@@ -15,6 +15,7 @@ from palestra.sandbox.redteam.interpreter import INTERPRETER
 from palestra.sandbox.redteam.output import OUTPUT
 from palestra.sandbox.redteam.probes import PROBES
 from palestra.sandbox.redteam.processes import PROCESSES
+from palestra.sandbox.redteam.programs import PROGRAMS
 from palestra.sandbox.redteam.resources import RESOURCES
 from palestra.sandbox.redteam.values import VALUES
 
@@ -26,6 +27,7 @@ FAMILIES: Mapping[str, Mapping[str, Attack]] = {
     "files": FILES,
     "processes": PROCESSES,
     "resources": RESOURCES,
+    "programs": PROGRAMS,
     "git": GIT,
     "probes": PROBES,
 }

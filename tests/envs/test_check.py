@@ -57,6 +57,7 @@ def test_sound_tasks(world: Any) -> None:
         "source": "test",
         "tasks": 2,
         "reference_pass": 2,
+        "no_reference": 0,
         "noop_pass": 0,
         "flaky": 0,
         "red_team": {},

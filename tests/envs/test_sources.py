@@ -140,7 +140,7 @@ def test_tasks_of_your_own_survive_storage(world: Any, data: Path, tmp_path: Pat
     path = tmp_path / "own.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *bad]))
     made = read(world, f"jsonl:{path}")
-    assert made.tasks == tasks
+    assert list(made.tasks) == list(tasks)
     assert [item.reason for item in made.skipped] == [
         "field extra: unknown",
         "field hidden: empty",
@@ -170,11 +170,11 @@ def test_test_methods_are_found_and_cut_out() -> None:
         "    @unittest.skip('x')\n    def test_secret(self):\n        assert secret() == 1\n"
     )
     ids = [check.id for check in unit_checks({"pkg/x_test.py": text})]
-    assert ids == ["pkg.x_test.T.test_a", "pkg.x_test.T.test_secret"]
+    assert ids == ["pkg.x_test.T.test_a"]  # what is always skipped can be no check
     kept = keep_only({"pkg/x_test.py": text}, {ids[0]})["pkg/x_test.py"]
     assert "secret" not in kept and "test_a" in kept
     assert len(kept.splitlines()) == len(text.splitlines())
-    assert [c.id for c in unit_checks({"pkg/x_test.py": kept})] == ids[:1]
+    assert [c.id for c in unit_checks({"pkg/x_test.py": kept})] == ids
 
 
 def test_a_corpus_module_of_the_wrong_form_is_named() -> None:

@@ -290,6 +290,26 @@ def rows(folder: Path, *found: object) -> Path:
     return path
 
 
+CONTEST = {
+    "id": 1,
+    "content": "Add two numbers.",
+    "canonical_solution": "print(sum(map(int, input().split())))",
+    "test": [
+        {
+            "input": {"stdin": f"{n} 1000000000000001\n"},
+            "output": {"stdout": f"{n + 1000000000000001}"},
+        }
+        for n in range(2)
+    ],
+}
+SHELL = {
+    "task_id": "MBSHP/1",
+    "language": "bash",
+    "prompt": "# Add one.\ninc() {\n",
+    "canonical_solution": "    echo $(($1 + 1))\n}\n",
+    "test": "[[ $(inc 1) = 2 ]] || exit 1\n[[ $(inc 41) = 42 ]] || exit 1\n",
+}
+
 FORMATS: Mapping[str, Callable[[Path], str]] = {
     "repair": lambda folder: "repair:",
     "mbpp": lambda folder: f"mbpp:{rows(folder, MBPP)}",
@@ -297,6 +317,8 @@ FORMATS: Mapping[str, Callable[[Path], str]] = {
     "mxeval": lambda folder: f"mbpp:{data('mbpp', 'mxeval_mbpp_release_v1.jsonl')}",
     "jsonl": lambda folder: f"jsonl:{rows(folder, task_to_json(task_of(*CALLS, *UNITS)))}",
     "exercism": lambda folder: f"repair:{exercise(folder)}",
+    "codecontests": lambda folder: f"codecontests:{rows(folder, CONTEST)}",
+    "bash": lambda folder: f"humaneval:{rows(folder, SHELL)}",
 }
 
 
@@ -329,7 +351,8 @@ def test_an_attack_gains_nothing_on_any_format(arena: Arena, tmp_path: Path, nam
     assert report.sound, [task.problem for task in report.tasks]
     found = report.to_json()
     assert (found["tasks"], found["reference_pass"], found["noop_pass"]) == (1, 1, 0)
-    assert set(found["red_team"].values()) == {0} and len(found["red_team"]) >= 50
+    tried = 20 if name == "bash" else 50  # most are written in Python
+    assert set(found["red_team"].values()) == {0} and len(found["red_team"]) >= tried
 
 
 @pytest.mark.skipif(not os.environ.get("KUBECONFIG"), reason="KUBECONFIG is not set")
