@@ -201,6 +201,7 @@ def _padded(batch: Sequence[Sample]) -> MicroBatch:
         ptx=torch.zeros(count),
         temperature=torch.ones(count),
         most=count,
+        experts=None,
     )
 
 

@@ -12,6 +12,7 @@ from palestra.deploy.config import RunConfig
 from palestra.deploy.console import Console
 from palestra.envs.base import Env
 from palestra.policies.config import LearnerConfig
+from palestra.policies.routing import has_experts
 from palestra.policies.tiny import build
 from palestra.policies.tokenizer import HFTokenizer
 from palestra.rl.errors import UserError
@@ -46,6 +47,10 @@ async def warm_start(
 ) -> Path:
     """The folder that RL starts from; the supervised stage is done once per run."""
     base = base_policy(config, run, env, train, console)
+    if config.policy.engine.return_routed_experts and not has_experts(str(base)):
+        raise UserError(
+            f"policy.engine.return_routed_experts: {base} has no experts; set it to false"
+        )
     sft = config.policy.sft
     if not sft.steps:
         return base

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from palestra.rl.settings import Settings
 
@@ -50,6 +50,9 @@ class EngineConfig(Settings):
     """KV cache on CPU, in GiB; without effect on GPU."""
     threads: int = Field(default=1, ge=1)
     """OpenMP threads of the engine on CPU."""
+    return_routed_experts: bool = False
+    """Record which experts every token went to, and compare with where the learner sends it
+    (`mismatch/router_diff_frac`); takes a byte or two per token, layer and expert."""
 
 
 class LearnerConfig(Settings):
@@ -91,6 +94,9 @@ class LearnerConfig(Settings):
     `qk_clip_tau`; costs one more product of queries and keys per layer."""
     qk_clip_tau: float = Field(default=100.0, gt=0)
     """Largest attention logit that is left alone; 100 is K2's."""
+    router_replay: bool = False
+    """Send every token to the experts that the engine recorded for it (R3, arXiv 2510.11370); needs
+    `policy.engine.return_routed_experts`."""
     micro_batch_tokens: int = Field(default=4096, ge=16)
     """Tokens of one packed micro-batch, padding included."""
     row_tokens: int = Field(default=512, ge=16)
@@ -133,3 +139,9 @@ class PolicyConfig(Settings):
     engine: EngineConfig = EngineConfig()
     learner: LearnerConfig = LearnerConfig()
     sft: SftConfig = SftConfig()
+
+    @model_validator(mode="after")
+    def _replay_needs_a_record(self) -> PolicyConfig:
+        if self.learner.router_replay and not self.engine.return_routed_experts:
+            raise ValueError("learner.router_replay needs engine.return_routed_experts = true")
+        return self

@@ -13,6 +13,7 @@ from typing import Any
 
 from palestra.policies import counters, guards
 from palestra.policies.config import EngineConfig
+from palestra.policies.routing import record_of
 from palestra.rl.errors import EngineError
 from palestra.rl.types import Completion, Sampling
 
@@ -65,6 +66,7 @@ class VllmEngine:
             ),
             version=_number(version),
             finish="stop" if sampled.finish_reason == "stop" else "length",
+            routing=None if sampled.routed_experts is None else record_of(sampled.routed_experts),
         )
 
     async def cached_tokens(self, token_ids: Sequence[int]) -> int:
@@ -225,6 +227,7 @@ def _build(folder: str, config: EngineConfig, max_model_len: int, *, cuda: bool)
             block_size=None if cuda else CPU_BLOCK,
             weight_transfer_config=WeightTransferConfig(backend="ipc" if cuda else "shm"),
             disable_log_stats=True,
+            enable_return_routed_experts=config.return_routed_experts,
         )
     )
 
@@ -240,6 +243,7 @@ def _params(sampling: Sampling) -> Any:
         stop_token_ids=list(sampling.stop_ids),
         ignore_eos=True,
         logprobs=0,
+        routed_experts_prompt_start=sampling.routed,
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
@@ -260,5 +264,7 @@ def _prepare_process(config: EngineConfig) -> None:
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     # Splitting a sequence's keys by load would make its numbers depend on its neighbours.
     os.environ.setdefault("VLLM_CPU_ATTN_SPLIT_KV", "0")
+    # Read by our plugin, in vLLM's own process, too.
+    os.environ["PALESTRA_RECORD_EXPERTS"] = str(int(config.return_routed_experts))
     # CUDA IPC handles cross vLLM's own process boundary pickled; both ends are ours.
     os.environ.setdefault("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")

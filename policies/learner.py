@@ -32,6 +32,7 @@ from palestra.policies.process_group import ALONE, Ranks
 from palestra.policies.qk_clip import QkClip
 from palestra.policies.reference import Reference
 from palestra.policies.replacing import replace_folder
+from palestra.policies.routers import Routers
 from palestra.policies.schedules import learning_rate
 from palestra.policies.shards import shards
 from palestra.rl.errors import CheckpointError
@@ -81,6 +82,7 @@ class DeepSpeedLearner:
 
     def _start(self, folder: str) -> Any:
         module = load_policy(folder, self.config)
+        self.routers = Routers(module, replay=self.config.router_replay)
         self.qk_clip = QkClip(module, self.config.qk_clip_tau) if self.config.qk_clip else None
         cuda = self.device.type == "cuda"
         engine = optimizers.initialize(module, self.config, self._deepspeed_config(), cuda=cuda)
@@ -179,6 +181,9 @@ class DeepSpeedLearner:
         report = components.means(process_group.together(sums, self.device), counts)
         if first and self.objective:
             guards.recorded_alike(report.get("mismatch/kl", 0.0), self.objective.mismatch_limit)
+        routing = self.routers.measure(self.device)
+        if first:
+            report |= routing
         logits = self.qk_clip.measure() if self.qk_clip else {}
         self.engine.step()
         self.steps += 1

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from palestra.policies.routers import Piece, experts_of
 from palestra.rl.types import Sample
 
 
@@ -24,7 +25,8 @@ class MicroBatch:
     shape [N], one entry per token that carries a loss: ``source`` is the flat index of the hidden
     state that predicts it (the token before it), ``target`` its id, ``sample`` the index of its
     sample in the list that was packed; the tokens of a sample keep their order. ``most`` is the
-    largest N of this micro-batch on any rank.
+    largest N of this micro-batch on any rank. ``experts`` are the recorded ones of each token
+    (``routers.experts_of``), those of a shared prompt the first sibling's.
     """
 
     token_ids: torch.Tensor
@@ -41,11 +43,13 @@ class MicroBatch:
     temperature: torch.Tensor
     weight: torch.Tensor
     most: int
+    experts: torch.Tensor | None
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """The same batch on another device."""
-        names = set(self.__slots__) - {"most"}
-        return MicroBatch(most=self.most, **{n: getattr(self, n).to(device) for n in names})
+        values = {name: getattr(self, name) for name in self.__slots__}
+        moved = {n: v.to(device) for n, v in values.items() if isinstance(v, torch.Tensor)}
+        return MicroBatch(**{**values, **moved})
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,25 +157,30 @@ class _Row:
         self.positions: list[int] = []
         self.segments: list[int] = []
         self.parents: list[int] = []
+        self.pieces: list[Piece] = []
         self.learned: list[tuple[int, int, Sample, int]] = []
         segment = 0
         for family in families:
             parent = segment = segment + 1
-            self._append(family.prompt, 0, segment, parent)
-            split, end = len(family.prompt), len(self.ids) - 1
+            split = len(family.prompt)
+            recorded = (sample.routing for _, sample in family.samples if sample.routing)
+            self._append(family.prompt, Piece(next(recorded, None), 0, split), segment, parent)
+            end = len(self.ids) - 1
             for index, sample in family.samples:
                 segment += 1
                 start = len(self.ids) - split
-                self._append(sample.token_ids[split:], split, segment, parent)
+                own = Piece(sample.routing, split, len(sample.token_ids))
+                self._append(sample.token_ids[split:], own, segment, parent)
                 self.learned += [
                     (end if t == split else start + t - 1, index, sample, t)
                     for t in _learned(sample)
                     if learn
                 ]
 
-    def _append(self, ids: Sequence[int], position: int, segment: int, parent: int) -> None:
+    def _append(self, ids: Sequence[int], piece: Piece, segment: int, parent: int) -> None:
         self.ids += ids
-        self.positions += range(position, position + len(ids))
+        self.pieces.append(piece)
+        self.positions += range(piece.first, piece.last)
         self.segments += [segment] * len(ids)
         self.parents += [parent] * len(ids)
 
@@ -204,6 +213,7 @@ def _to_tensors(rows: Sequence[_Row], width: int, most: int) -> MicroBatch:
         temperature=column(sample.temperature for _, _, sample, _ in learned),
         weight=column(sample.weight for _, _, sample, _ in learned),
         most=most,
+        experts=experts_of([row.pieces for row in rows], width),
     )
 
 

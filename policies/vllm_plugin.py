@@ -4,13 +4,15 @@ It registers the "shm" weight-transfer backend and, on CPU, replaces vLLM's prep
 by plain ones. A prepacked copy of a tied output head would go stale when weights are updated; and
 rows are padded to a number at which MKL computes each the same whatever stands beside it, so that a
 run can be repeated whichever other episodes happen to be in flight. Experts are packed again after
-a weight update, which vLLM 0.32 forgets on CPU.
+a weight update, which vLLM 0.32 forgets on CPU, and latent attention is computed in another way.
 """
 
 from __future__ import annotations
 
 import os
 from typing import Any
+
+from palestra.policies.vllm_routing import record_on_cpu
 
 MIN_ROWS = 32
 """MKL takes another code path (and rounds differently) below about 16 rows."""
@@ -31,6 +33,8 @@ def register() -> None:
     if current_platform.is_cpu():
         _pack_cpu_experts_after_updates()
         _expand_latent_attention_on_cpu()
+        if os.environ.get("PALESTRA_RECORD_EXPERTS") == "1":
+            record_on_cpu()
         if os.environ.get("PALESTRA_ROW_INVARIANT", "1") == "1":
             _make_cpu_linear_row_invariant()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate, islice
 from statistics import fmean, pstdev
 
 from palestra.rl.objectives.config import AdvEstimator
 from palestra.rl.presets import GROUP_RELATIVE, Rule
-from palestra.rl.types import Group, Sample, Trajectory
+from palestra.rl.types import Group, Routing, Sample, Trajectory
 
 EPSILON = 1e-6
 """Added to standard deviations."""
@@ -153,4 +154,13 @@ def to_sample(trajectory: Trajectory, advantages: Sequence[float]) -> Sample:
         advantages=tuple(next(given) if m else 0.0 for m in mask),
         ptx=(0.0,) * len(ids),
         temperature=trajectory.temperature,
+        routing=_routing(trajectory),
     )
+
+
+def _routing(trajectory: Trajectory) -> Routing | None:
+    """The records of all turns as one; None where a turn has none."""
+    records = [turn.routing for turn in trajectory.turns if turn.routing]
+    if not records or len(records) < len(trajectory.turns):
+        return None
+    return replace(records[0], experts=b"".join(record.experts for record in records))

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, RootModel
 
 from palestra.rl.errors import UserError
 from palestra.rl.types import Group, Json, Reward, Trajectory
@@ -268,7 +268,7 @@ class Journal:
 
     def _load(self, text: str) -> Trajectory:
         try:
-            return _adapter().validate_json(text)
+            return _record().model_validate_json(text).root
         except ValueError as error:
             raise self._error(error) from error
 
@@ -281,12 +281,15 @@ class Journal:
 
 
 @cache
-def _adapter() -> TypeAdapter[Trajectory]:
-    return TypeAdapter(Trajectory)
+def _record() -> type[RootModel[Trajectory]]:
+    class Record(RootModel[Trajectory]):
+        model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    return Record
 
 
 def _dump(trajectory: Trajectory) -> str:
     """JSON with non-finite numbers kept; half a surrogate pair, which UTF-8 cannot hold, is "?"."""
-    record = _adapter().dump_python(trajectory, mode="json")
+    record = _record()(trajectory).model_dump(mode="json")
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", errors="replace").decode()

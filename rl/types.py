@@ -330,12 +330,38 @@ class Reward:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How one reply is sampled. ``seed`` fixes the reply given the context and the weights."""
+    """How one reply is sampled. ``seed`` fixes the reply given the context and the weights.
+
+    ``routed`` counts the first tokens of the context whose routing is on record already.
+    """
 
     temperature: float
     max_tokens: int
     seed: int
     stop_ids: tuple[int, ...]
+    routed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """The experts that the engine's routers chose for some consecutive tokens, in every layer.
+
+    ``experts`` holds an array [tokens, layers, top_k] of their numbers, ``item_bytes`` each (1 up
+    to 256 experts, else 2, little endian). A layer without experts has zeros.
+
+    Example: ``Routing(layers=2, top_k=2, item_bytes=1, experts=bytes([0, 0, 3, 1]))`` for one token
+    and a dense first layer.
+    """
+
+    layers: int
+    top_k: int
+    item_bytes: int
+    experts: bytes
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it covers."""
+        return len(self.experts) // (self.layers * self.top_k * self.item_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,13 +370,16 @@ class Completion:
 
     ``logprobs`` are natural logarithms of the distribution really sampled from (temperature
     included); ``version`` counts weight updates since the start of the run. ``finish`` is ``stop``
-    when the last id is a stop id, ``length`` when the budget ended the reply.
+    when the last id is a stop id, ``length`` when the budget ended the reply. ``routing``, of an
+    engine that records it, goes from token ``Sampling.routed`` of the context to the last but one
+    of the reply: the last was never an input.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     version: int
     finish: Literal["stop", "length"]
+    routing: Routing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,7 +388,8 @@ class Turn:
 
     Example: a first turn holds the whole prompt in ``context_ids``; later turns hold only the
     rendered tool results. Concatenating ``context_ids + token_ids`` over turns gives the exact
-    sequence that the engine saw, and that the learner trains on.
+    sequence that the engine saw, and that the learner trains on; ``routing`` over turns covers all
+    of it but the last token.
     """
 
     context_ids: tuple[int, ...]
@@ -369,6 +399,7 @@ class Turn:
     message: Message
     observation: str = ""
     error: str = ""
+    routing: Routing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -425,7 +456,8 @@ class Sample:
     Entry t describes ``token_ids[t]``: ``loss_mask[t]`` is True where the policy sampled it,
     ``logprobs[t]`` is what the engine sampled it with (0.0 where masked), ``advantages[t]`` weighs
     the policy gradient, ``ptx[t]`` weighs the supervised loss. ``weight`` weighs the policy loss of
-    all its tokens against that of other samples (``rl.aggregation``).
+    all its tokens against that of other samples (``rl.aggregation``). ``routing`` is the engine's
+    for the first tokens, where it is on record.
 
     Example: prompt P, reply A, tool output E, reply B give ``token_ids = P+A+E+B`` and
     ``loss_mask = 0*P + 1*A + 0*E + 1*B``.
@@ -438,6 +470,7 @@ class Sample:
     ptx: tuple[float, ...]
     temperature: float = 1.0
     weight: float = 1.0
+    routing: Routing | None = None
 
     def __post_init__(self) -> None:
         sizes = {

@@ -163,6 +163,7 @@ async def _turns(
                 max_tokens=room,
                 seed=ticket.turn_seed(number),
                 stop_ids=(world.chat.tokenizer.eos_id,),
+                routed=sum(turn.routing.tokens for turn in turns if turn.routing),
             )
             with clock.lane("generate"):
                 reply = await world.policy.generate([*history, *context], sampling)
@@ -172,6 +173,7 @@ async def _turns(
             logprobs=reply.logprobs,
             version=reply.version,
             message=Message(role="assistant", content=""),
+            routing=reply.routing,
         )
         history += [*context, *reply.token_ids]
         if reply.finish == "length":

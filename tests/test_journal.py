@@ -17,7 +17,7 @@ import pytest
 
 from palestra.rl.errors import UserError
 from palestra.rl.journal import APPLICATION_ID, FORMAT, EvalRow, GroupRow, Journal
-from palestra.rl.types import Group, Trajectory
+from palestra.rl.types import Group, Routing, Trajectory
 
 Make = Callable[..., Trajectory]
 
@@ -59,6 +59,18 @@ def test_odd_numbers_and_texts_survive(tmp_path: Path, make_trajectory: Make) ->
         a, b = journal.trajectories(1)
     assert a.turns == (odd,)
     assert b.turns[0].observation == "?"
+
+
+def test_recorded_experts_survive(tmp_path: Path, make_trajectory: Make) -> None:
+    played = make_trajectory()
+    routing = Routing(layers=2, top_k=2, item_bytes=1, experts=bytes(range(200, 256)) + bytes(40))
+    played = replace(played, turns=tuple(replace(turn, routing=routing) for turn in played.turns))
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.add_trajectory(played)
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        (found,) = journal.trajectories(played.step)
+    assert found == played
+    assert found.turns and found.turns[0].routing == routing
 
 
 def test_adding_twice_changes_nothing(tmp_path: Path, make_trajectory: Make) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from palestra.policies.tiny import build
 from palestra.rl.errors import EngineError
 from palestra.rl.objectives.k25 import K25
 from palestra.rl.objectives.policy_loss import PolicyLoss
-from palestra.rl.types import Batch, Completion, Sample
+from palestra.rl.types import Batch, Completion, Routing, Sample, Sampling
 
 pytestmark = pytest.mark.timeout(1200)
 SAMPLE = Sample(
@@ -118,7 +119,8 @@ def exaggerate(weights: Path) -> None:
 
 
 async def two_updates(folder: Path) -> None:
-    engine = VllmEngine(str(folder), EngineConfig(), max_model_len=256)
+    config = EngineConfig(return_routed_experts=True)
+    engine = VllmEngine(str(folder), config, max_model_len=256)
     try:
         learner = await start_up(engine, lambda: start_learner(engine, folder))
         colocated = Colocated(
@@ -132,9 +134,45 @@ async def two_updates(folder: Path) -> None:
         )
         for version in range(2):
             assert (await colocated.publish(version))["mismatch/probe_max"] < 1e-5
-            await colocated.learn(Batch(step=version + 1, samples=(SAMPLE,)))
+            batch = Batch(step=version + 1, samples=(await two_turns(engine),))
+            metrics = await colocated.learn(batch)
+            assert metrics["mismatch/router_diff_frac"] < 0.01
+            assert metrics["mismatch/logprob_abs_diff_max"] < 1e-4
     finally:
         await engine.close()
+
+
+async def two_turns(engine: VllmEngine) -> Sample:
+    """As an episode asks for them: the second turn without the routing of the first, whose prompt
+    the engine has in its cache."""
+    ids: list[int] = []
+    mask: list[bool] = []
+    logprobs: list[float] = []
+    records: list[Routing] = []
+    for context in (range(5, 75), range(20, 23)):
+        ids += context
+        sampling = Sampling(
+            temperature=1.0,
+            max_tokens=20,
+            seed=3,
+            stop_ids=(1,),
+            routed=sum(record.tokens for record in records),
+        )
+        reply = await engine.generate(ids, sampling)
+        assert reply.routing is not None
+        records.append(reply.routing)
+        ids += reply.token_ids
+        mask += [False] * len(context) + [True] * len(reply.token_ids)
+        logprobs += [0.0] * len(context) + list(reply.logprobs)
+        assert sum(record.tokens for record in records) == len(ids) - 1
+    return Sample(
+        token_ids=tuple(ids),
+        loss_mask=tuple(mask),
+        logprobs=tuple(logprobs),
+        advantages=tuple(map(float, mask)),
+        ptx=(0.0,) * len(ids),
+        routing=replace(records[0], experts=b"".join(r.experts for r in records)),
+    )
 
 
 async def steps(folder: Path) -> None:

@@ -17,7 +17,17 @@ from palestra.rl.batch import batch_of
 from palestra.rl.config import RLConfig
 from palestra.rl.objectives.config import AdvEstimator
 from palestra.rl.presets import Rule, rule
-from palestra.rl.types import Batch, Group, Message, Outcome, Sample, Stop, Trajectory, Turn
+from palestra.rl.types import (
+    Batch,
+    Group,
+    Message,
+    Outcome,
+    Routing,
+    Sample,
+    Stop,
+    Trajectory,
+    Turn,
+)
 
 Make = Callable[..., Trajectory]
 rewards = st.lists(st.floats(-5, 5), min_size=1, max_size=12)
@@ -175,6 +185,22 @@ def test_no_group_teaches_anything(make_trajectory: Make) -> None:
         batch = batch_of(1, [same], (), Rule(), mini_batches=count)
         assert batch == Batch(step=1, samples=())
         assert batch.updates == [()]
+
+
+def test_records_of_all_turns_become_one(make_trajectory: Make) -> None:
+    played = make_trajectory("a")
+    first, second = (
+        replace(
+            played.turns[0],
+            routing=Routing(layers=2, top_k=1, item_bytes=2, experts=bytes([n]) * 4 * tokens),
+        )
+        for n, tokens in ((1, 4), (2, 5))
+    )
+    whole = to_sample(replace(played, turns=(first, second)), [0.0] * 6).routing
+    assert whole is not None and whole.tokens == 9 == len(first.context_ids) * 2 + 5
+    assert whole.experts == bytes([1]) * 16 + bytes([2]) * 20
+    partly = replace(played, turns=(first, replace(second, routing=None)))
+    assert to_sample(partly, [0.0] * 6).routing is None
 
 
 @st.composite
