@@ -67,6 +67,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"palestra {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_runs(commands)
+    _add_export(commands)
     _add_tasks(commands)
     _add_looking(commands)
     _add_sandbox(commands)
@@ -101,6 +102,14 @@ def _add_runs(commands: Commands[Parser]) -> None:
     _limit(evaluate)
     _set(evaluate, "replace a value of the checkpoint's run (repeatable)")
     _json(evaluate)
+
+
+def _add_export(commands: Commands[Parser]) -> None:
+    what = "pack a checkpoint's weights into four bits, as compressed-tensors does"
+    export = _command(commands, "export", what, "runs:export")
+    export.add_argument("checkpoint", metavar="CHECKPOINT", help="a Hugging Face folder")
+    export.add_argument("target", metavar="DIR", help="the folder to write")
+    _set(export, "replace a value of the checkpoint's run (repeatable)")
 
 
 def _add_tasks(commands: Commands[Parser]) -> None:
@@ -249,6 +258,7 @@ COMMANDS = (
     "train",
     "sft",
     "eval",
+    "export",
     "tasks",
     "score",
     "show",

@@ -62,9 +62,12 @@ def disconnect() -> None:
 
 @contextlib.asynccontextmanager
 async def colocated(
-    config: RunConfig, folder: str, objective: Any, *, gpu: bool
+    config: RunConfig, folder: str, objective: Any, *, played: str, gpu: bool
 ) -> AsyncIterator[Actors]:
     """Engine and learner in one bundle of a placement group; both are gone afterwards.
+
+    The learner loads ``folder`` and the engine ``played``, which is the same, or the same rounded
+    as the learner rounds it.
 
     The engine is built first, as it sizes its KV cache by the memory it finds free, and sleeps
     before the learner takes any.
@@ -79,7 +82,7 @@ async def colocated(
             group,
             gpu,
             config.policy.engine.threads,
-            (folder, config.policy.engine, config.rollout.max_context_length),
+            (played, config.policy.engine, config.rollout.max_context_length),
         )
         await asyncio_wait(engine.get_version.remote(), "the engine")
 

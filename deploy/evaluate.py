@@ -38,8 +38,13 @@ def evaluate(
     or are the defaults for any other folder; ``overrides`` (``key=value``) are put on top.
     """
     config = config_of(checkpoint, overrides)
-    with Console(stream=sys.stderr if as_json else None) as console:
-        result, lost = asyncio.run(_evaluate(checkpoint, config, source, samples, limit, console))
+    with (
+        Console(stream=sys.stderr if as_json else None) as console,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        result, lost = asyncio.run(
+            _evaluate(checkpoint, config, source, samples, limit, console, Path(scratch))
+        )
         if as_json:
             print(json.dumps(result))
         else:
@@ -65,16 +70,18 @@ async def _evaluate(
     samples: int,
     limit: int | None,
     console: Console,
+    scratch: Path,
 ) -> tuple[dict[str, Json], int]:
+    from palestra.policies.compressed import played_folder
     from palestra.policies.engine import VllmEngine
 
     tasks = config.tasks.model_copy(update={"source": source, "gate": False})
     config = config.model_copy(update={"tasks": tasks})
     async with workshop(config, cache_folder() / "validation", console) as shop:
         console.phase(f"starting the engine on {checkpoint}")
-        engine = VllmEngine(
-            str(checkpoint), config.policy.engine, max_model_len=config.rollout.max_context_length
-        )
+        played = played_folder(checkpoint, scratch / "played", config.policy.learner.qat)
+        length = config.rollout.max_context_length
+        engine = VllmEngine(str(played), config.policy.engine, max_model_len=length)
         try:
             world = make_world(config, shop, checkpoint, engine)
             return await _play_splits(config, shop, world, samples, limit, console)

@@ -28,6 +28,7 @@ from palestra.deploy.tasks import Workshop, workshop
 from palestra.deploy.warm_start import warm_start
 from palestra.deploy.world import make_world
 from palestra.policies.colocate import Colocated
+from palestra.policies.compressed import played_folder
 from palestra.rl.errors import UserError
 from palestra.rl.journal import Journal
 from palestra.rl.objectives.registry import policy_loss
@@ -95,9 +96,14 @@ class Job:
                 policy = await warm_start(
                     config, self.folder.path, shop.env, tasks, console, gpu=gpu
                 )
+                played = played_folder(
+                    policy, self.folder.path / "played", config.policy.learner.qat
+                )
                 console.phase("starting the engine and the learner")
                 actors = await stack.enter_async_context(
-                    cluster.colocated(config, str(policy), policy_loss(config.rl), gpu=gpu)
+                    cluster.colocated(
+                        config, str(policy), policy_loss(config.rl), played=str(played), gpu=gpu
+                    )
                 )
                 world = make_world(config, shop, policy, actors.engine)
                 run = self._run(shop, tasks, world, actors)

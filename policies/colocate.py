@@ -69,8 +69,8 @@ L = TypeVar("L", bound=LearnerSide)
 async def start_up(engine: EngineSide, start_learner: Callable[[], Awaitable[L]]) -> L:
     """Start the learner beside an engine that sleeps, and prove that weights get across.
 
-    Both must have been built from the same folder. Afterwards the engine sleeps and the learner
-    holds everything.
+    Both must have been built from the same weights, those of the engine rounded where the learner
+    rounds them. Afterwards the engine sleeps and the learner holds everything.
     """
     loaded = await engine.checksums()
     await engine.sleep()

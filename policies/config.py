@@ -55,6 +55,17 @@ class EngineConfig(Settings):
     (`mismatch/router_diff_frac`); takes a byte or two per token, layer and expert."""
 
 
+class QatConfig(Settings):
+    """INT4 quantisation-aware training: weights alone, symmetric, in groups of 32."""
+
+    enabled: bool = False
+    """Learner and engine compute with weights rounded to four bits; `palestra export` packs them
+    as both have used them."""
+    weights: str = r"\.experts\."
+    """Regular expression, searched in the weights' names in a checkpoint, for those to round; by
+    default routed experts, as in Kimi K2 Thinking."""
+
+
 class LearnerConfig(Settings):
     """The DeepSpeed learner."""
 
@@ -105,6 +116,7 @@ class LearnerConfig(Settings):
     """Tokens whose logits exist at once."""
     threads: int = Field(default=2, ge=1)
     """Torch threads of the learner on CPU."""
+    qat: QatConfig = QatConfig()
 
 
 class SftConfig(Settings):

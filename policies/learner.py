@@ -23,6 +23,7 @@ from palestra.policies import (
     leaks,
     optimizers,
     process_group,
+    qat,
 )
 from palestra.policies.components import Counts, PolicyLoss, Scored
 from palestra.policies.config import LearnerConfig
@@ -66,11 +67,8 @@ class DeepSpeedLearner:
         self.ranks = ranks
         self.device = process_group.join(config, ranks)
         self.engine = self._start(folder)
-        self.reference = (
-            Reference(load_policy(folder, self.config), self.device)
-            if objective and (objective.kl or objective.kl_in_reward)
-            else None
-        )
+        needs = objective and (objective.kl or objective.kl_in_reward)
+        self.reference = self._frozen(folder) if needs else None
         if self.device.type == "cuda":
             optimizer = self.engine.optimizer
             kind = type(getattr(optimizer, "optimizer", optimizer)).__name__
@@ -90,7 +88,13 @@ class DeepSpeedLearner:
             self.qk_clip.start(
                 engine.optimizer.optimizer, shards(engine.optimizer, self.config.zero_stage)
             )
+        self.rounded = qat.start(module.model, self.config.qat)
         return engine
+
+    def _frozen(self, folder: str) -> Reference:
+        module = load_policy(folder, self.config)
+        qat.start(module.model, self.config.qat)
+        return Reference(module, self.device)
 
     def _deepspeed_config(self) -> dict[str, Any]:
         config = self.config

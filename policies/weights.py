@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from vllm.device_allocator import alloc_conf
 from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
 from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
 from palestra.policies import guards
-from palestra.policies.guards import Shape
+from palestra.policies.hf_folder import checkpoint_shapes
+from palestra.policies.int4 import fake_quantise
 from palestra.policies.learner import DeepSpeedLearner, named_tensors
 from palestra.policies.shm_transfer import ShmTrainerInitInfo
 from palestra.policies.vllm_plugin import register
-from palestra.rl.errors import UserError
 
 BUFFER_BYTES = 1 << 30
 """Of packed transfers, and of what ZeRO 3 gathers at once; more where one tensor is larger."""
@@ -28,7 +26,7 @@ class LearnerSource(WeightSource):
     """A checkpoint's names and full tensors, in one order on every rank, gathered under ZeRO 3.
 
     A model may train in one tensor what its checkpoint holds in several (the experts of a layer):
-    the engine gets what a checkpoint holds.
+    the engine gets what a checkpoint holds, rounded where the learner computes with it rounded.
     """
 
     def __init__(self, learner: DeepSpeedLearner) -> None:
@@ -55,6 +53,8 @@ class LearnerSource(WeightSource):
     def _as_saved(self, tensors: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
         from transformers.core_model_loading import revert_weight_conversion
 
+        rounded = self.learner.rounded & tensors.keys()
+        tensors = tensors | {name: fake_quantise(tensors[name]) for name in rounded}
         saved = revert_weight_conversion(self.learner.engine.module.model, tensors)
         yield from ((name, tensor.contiguous()) for name, tensor in saved.items())
 
@@ -118,22 +118,6 @@ def check_transfer(engine: Any) -> None:
         live = alloc_conf.expandable_segments_enabled_from_env()
     guards.export_allowed(live)
     guards.fits_buffer(max(map(size_of, engine.source.metadata())), engine.packed_buffer_size_bytes)
-
-
-def checkpoint_shapes(folder: Path) -> dict[str, Shape]:
-    """Names and shapes of a Hugging Face folder's tensors, from the headers of its files."""
-    index = folder / "model.safetensors.index.json"
-    files = {"model.safetensors"}
-    if index.is_file():
-        files = set(json.loads(index.read_text())["weight_map"].values())
-    shapes: dict[str, Shape] = {}
-    for file in sorted(files):
-        if not (folder / file).is_file():
-            raise UserError(f"{folder} holds no {file}; convert its weights to safetensors")
-        with safe_open(folder / file, framework="pt") as tensors:
-            names = tensors.keys()
-            shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
-    return shapes
 
 
 def not_sent(model: Any) -> list[str]:

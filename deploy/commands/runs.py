@@ -1,4 +1,4 @@
-"""``palestra train``, ``sft`` and ``eval``: from arguments to the functions that do the work."""
+"""``palestra train``, ``sft``, ``eval`` and ``export``: from arguments to what does the work."""
 
 from __future__ import annotations
 
@@ -31,12 +31,34 @@ def sft(args: Namespace) -> int:
 
 def evaluate(args: Namespace) -> int:
     """Measure pass@k of a checkpoint on a source of tasks."""
-    checkpoint = Path(args.checkpoint)
-    if not (checkpoint / "config.json").is_file():
-        raise UserError(f"{checkpoint}: not a Hugging Face checkpoint: it has no config.json")
+    checkpoint = _checkpoint(args)
     from palestra.deploy.evaluate import evaluate as start
 
     return start(checkpoint, args.tasks, args.samples, args.limit, args.json, args.set)
+
+
+def export(args: Namespace) -> int:
+    """Pack a checkpoint into four bits as the run that made it has used it."""
+    checkpoint = _checkpoint(args)
+    from palestra.deploy.evaluate import config_of
+
+    qat = config_of(checkpoint, args.set).policy.learner.qat
+    if not qat.enabled:
+        raise UserError(
+            f"{checkpoint}: was not trained for four bits; "
+            "--set policy.learner.qat.enabled=true packs it all the same"
+        )
+    from palestra.policies.compressed import export as start
+
+    start(checkpoint, Path(args.target), qat)
+    return 0
+
+
+def _checkpoint(args: Namespace) -> Path:
+    checkpoint = Path(args.checkpoint)
+    if not (checkpoint / "config.json").is_file():
+        raise UserError(f"{checkpoint}: not a Hugging Face checkpoint: it has no config.json")
+    return checkpoint
 
 
 def _resolve(args: Namespace) -> Resolved:

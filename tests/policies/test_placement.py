@@ -78,7 +78,7 @@ DOWN = ["EngineActor.close", "removed"]
 
 def use(*, gpu: bool = False, body: Callable[[], None] = lambda: None) -> None:
     async def run() -> None:
-        async with cluster.colocated(RunConfig(), "folder", None, gpu=gpu):
+        async with cluster.colocated(RunConfig(), "folder", None, played="folder", gpu=gpu):
             body()
 
     asyncio.run(run())

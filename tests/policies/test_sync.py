@@ -14,7 +14,8 @@ import pytest
 
 from palestra.policies import counters
 from palestra.policies.colocate import Colocated, start_up
-from palestra.policies.config import EngineConfig, LearnerConfig, TinyConfig
+from palestra.policies.compressed import played_folder
+from palestra.policies.config import EngineConfig, LearnerConfig, QatConfig, TinyConfig
 from palestra.policies.engine import VllmEngine
 from palestra.policies.learner import DeepSpeedLearner
 from palestra.policies.tiny import build
@@ -96,12 +97,14 @@ def test_real_sides_pass_every_guard_until_a_tensor_is_left_out(tmp_path: Path) 
 def test_experts_and_latent_attention_agree_after_every_update(
     architecture: Any, tmp_path: Path
 ) -> None:
-    """vLLM's CPU build packs experts in an order of its own, and rotates heads of its own."""
+    """vLLM's CPU build packs experts in an order of its own, and rotates heads of its own. One of
+    the two trains its experts in four bits, and sends them rounded."""
     small = {"hidden_size": 64, "intermediate_size": 128, "layers": 2, "heads": 2, "kv_heads": 1}
     shape = TinyConfig(vocab_size=400, experts=4, architecture=architecture, **small)
     build(tmp_path, shape, ["def add(a, b):\n"], [], seed=0)
     exaggerate(tmp_path / "model.safetensors")
-    asyncio.run(two_updates(tmp_path))
+    qat = QatConfig(enabled=architecture == "qwen3_moe")
+    asyncio.run(two_updates(tmp_path, qat))
 
 
 def exaggerate(weights: Path) -> None:
@@ -118,11 +121,12 @@ def exaggerate(weights: Path) -> None:
     save_file(tensors, weights, metadata={"format": "pt"})
 
 
-async def two_updates(folder: Path) -> None:
+async def two_updates(folder: Path, qat: QatConfig) -> None:
+    played = played_folder(folder, folder / "played", qat)
     config = EngineConfig(return_routed_experts=True)
-    engine = VllmEngine(str(folder), config, max_model_len=256)
+    engine = VllmEngine(str(played), config, max_model_len=256)
     try:
-        learner = await start_up(engine, lambda: start_learner(engine, folder))
+        learner = await start_up(engine, lambda: start_learner(engine, folder, qat))
         colocated = Colocated(
             engine,
             learner,
@@ -200,8 +204,8 @@ async def steps(folder: Path) -> None:
         await engine.close()
 
 
-async def start_learner(engine: VllmEngine, folder: Path) -> Calls:
-    config = LearnerConfig(threads=1, lr=1e-3)
+async def start_learner(engine: VllmEngine, folder: Path, qat: QatConfig | None = None) -> Calls:
+    config = LearnerConfig(threads=1, lr=1e-3, qat=qat or QatConfig())
     learner = DeepSpeedLearner(
         str(folder), config, PolicyLoss(objective=K25(alpha=0.5, beta=2.0, tau=0.05))
     )

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from palestra.policies import counters, weights
 from palestra.policies import learner as module
 from palestra.policies.config import LearnerConfig
+from palestra.policies.hf_folder import checkpoint_shapes
 from palestra.policies.learner import DeepSpeedLearner
 from palestra.policies.shm_transfer import ShmTrainerEngine
 from palestra.policies.vllm_worker import RELOAD_LOGGER, Unloaded
@@ -184,13 +185,13 @@ def test_a_checkpoint_in_several_files_is_read_by_its_index(tiny: Path, tmp_path
         save_file({name: whole[name] for name in part}, tmp_path / file)
     index = {"weight_map": {name: file for file, part in files.items() for name in part}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    shapes = weights.checkpoint_shapes(tmp_path)
+    shapes = checkpoint_shapes(tmp_path)
     assert shapes == {name: tuple(tensor.shape) for name, tensor in whole.items()}
 
 
 def test_a_checkpoint_without_safetensors_is_the_users_fault(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no model\.safetensors"):
-        weights.checkpoint_shapes(tmp_path)
+        checkpoint_shapes(tmp_path)
 
 
 @pytest.mark.parametrize("tied", [False, True])
