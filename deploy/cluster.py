@@ -46,6 +46,8 @@ def connect() -> bool:
     else:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         ray.init(
+            # Without it Ray joins whatever `ray start` has left running on this machine.
+            address="local",
             include_dashboard=False,
             log_to_driver=False,
             logging_level="error",
