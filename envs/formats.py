@@ -13,6 +13,7 @@ from typing import TypeAlias
 from palestra.envs.bigcodebench import bigcodebench_task
 from palestra.envs.exercism import exercise_task
 from palestra.envs.livecodebench import livecodebench_task
+from palestra.envs.math.rows import math_task
 from palestra.envs.quixbugs import quixbugs_names, quixbugs_task
 from palestra.envs.records import humaneval_task, mbpp_task
 from palestra.envs.rows import BadRow
@@ -76,6 +77,7 @@ ROWS: Mapping[str, FromRow] = {
     "codecontests": contest_task,
     "apps": apps_task,
     "bigcodebench": bigcodebench_task,
+    "math": math_task,
     "jsonl": task_from_json,
 }
 FOLDERS: Mapping[str, FolderFormat] = {

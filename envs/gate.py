@@ -50,17 +50,16 @@ class Gate:
             return found
 
         first = await bounded(check, tasks.tasks, self.concurrency)
-        problems = [
-            await self._again(task) if problem else ""
-            for task, problem in zip(tasks.tasks, first, strict=True)
-        ]
-        fit = [place for place, problem in enumerate(problems) if not problem]
-        left_out = tuple(
-            Skipped(id=tasks.tasks[place].id, reason=problem)
-            for place, problem in enumerate(problems)
-            if problem
-        )
-        return replace(tasks, tasks=tasks.at(fit), skipped=tasks.skipped + left_out)
+        fit = [place for place, problem in enumerate(first) if not problem]
+        left_out: list[Skipped] = []
+        for place in (place for place, problem in enumerate(first) if problem):
+            task = tasks.tasks[place]
+            if problem := await self._again(task):
+                left_out.append(Skipped(id=task.id, reason=problem))
+            else:
+                fit.append(place)
+        kept = tasks.at(sorted(fit))
+        return replace(tasks, tasks=kept, skipped=(*tasks.skipped, *left_out))
 
     async def _again(self, task: Task) -> str:
         found = self._get(task)

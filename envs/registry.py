@@ -10,6 +10,8 @@ from typing import Protocol
 
 from palestra.envs.base import Env
 from palestra.envs.complete import Complete
+from palestra.envs.logic.env import Logic
+from palestra.envs.math.env import Math
 from palestra.envs.repair import Repair
 from palestra.envs.swe import SWE
 from palestra.rl.plugins import Registry
@@ -25,7 +27,7 @@ class EnvFactory(Protocol):
 ENVIRONMENTS: Registry[EnvFactory] = Registry(
     "environment",
     "palestra.environments",
-    {Repair.name: Repair, Complete.name: Complete, SWE.name: SWE},
+    {env.name: env for env in (Repair, Complete, SWE, Math, Logic)},
 )
 
 

@@ -9,6 +9,7 @@
 ``exercism:DIR``           Exercism exercises, to write from their stubs
 ``quixbugs:DIR``           a checkout of QuixBugs
 ``swebench:PATH``          SWE-bench rows (.json, .jsonl, .parquet); see ``swebench``
+``math:PATH``              rows of GSM8K, MATH, AIME and the like
 ``NAMESPACE/Name-v0``      the tasks of a registered environment (``Env.tasks``)
 ``jsonl:PATH``             tasks of your own; the format is described in ``task_json``
 

@@ -3,7 +3,7 @@
 A row has the fields of ``Task``; ``visible``, ``test_files``, ``labels`` and ``check_s`` may be
 left out, and with a ``tree`` (``tree_json``), which is the agent's work then, ``files`` and
 ``artifacts`` too. A check is an object with ``type`` ``call``, ``script``, ``unit``, ``suite``,
-``program`` or ``appended`` and the fields of that record::
+``program``, ``appended`` or ``answer`` and the fields of that record::
 
     {"id": "add/1", "source": "acme", "kind": "repair", "prompt": "Fix add.py ...",
      "files": {"add.py": "def add(a, b):\\n    return a - b\\n"},
@@ -25,6 +25,7 @@ from pathlib import PurePosixPath
 from palestra.envs.rows import BadRow, list_field, text_field
 from palestra.envs.tree_json import tree_from_json, tree_to_json
 from palestra.rl.types import (
+    AnswerCheck,
     AppendedCheck,
     CallCheck,
     Check,
@@ -46,6 +47,7 @@ _KINDS: Mapping[type, str] = {
     SuiteCheck: "suite",
     ProgramCheck: "program",
     AppendedCheck: "appended",
+    AnswerCheck: "answer",
 }
 
 
@@ -129,6 +131,13 @@ def _check(item: Mapping[str, Json]) -> Check:
     kind, identity = item.get("type"), text_field(item, "id")
     if kind in ("unit", "suite"):
         return UnitCheck(id=identity) if kind == "unit" else SuiteCheck(id=identity)
+    if kind == "answer":
+        return AnswerCheck(
+            id=identity,
+            verifier=text_field(item, "verifier"),
+            expected=text_field(item, "expected"),
+            path=_path("path", text_field(item, "path")) if "path" in item else "answer.txt",
+        )
     module = text_field(item, "module") if kind in ("call", "script") else ""
     if kind == "call":
         return CallCheck(

@@ -119,7 +119,25 @@ class AppendedCheck:
     done: str
 
 
-Check: TypeAlias = CallCheck | ScriptCheck | UnitCheck | SuiteCheck | ProgramCheck | AppendedCheck
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerCheck:
+    """One test of a text that the agent hands in: nothing of it is run.
+
+    ``verifier`` is the name of an answer verifier (``rewards.answers``), which is given the text of
+    the artifact ``path`` and ``expected``, whose form is the verifier's own.
+
+    Example: ``AnswerCheck(id="gsm/1#0", verifier="numeric", expected="18")``
+    """
+
+    id: str
+    verifier: str
+    expected: str
+    path: str = "answer.txt"
+
+
+Check: TypeAlias = (
+    CallCheck | ScriptCheck | UnitCheck | SuiteCheck | ProgramCheck | AppendedCheck | AnswerCheck
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -630,6 +648,15 @@ class CheckRunner(Protocol):
     async def __call__(
         self, jobs: Sequence[CheckJob], box: Sandbox, *, timeout: float = 10.0
     ) -> list[list[CheckResult]]: ...
+
+
+class Verifier(Protocol):
+    """Judges an answer without a box; the text is untrusted, and nothing of it is run."""
+
+    async def __call__(self, text: str, expected: str) -> str:
+        """Why the answer is wrong; empty when it is right. Raises ``InfraError`` when that cannot
+        be said, ``TaskError`` for an ``expected`` that it cannot read."""
+        ...
 
 
 class Grader(Protocol):

@@ -47,6 +47,7 @@ ONLY_IN = {
     "torch": ("policies/", "rl/objectives/"),
     "jinja2": ("policies/",),
     "pyarrow": ("envs/",),
+    "math_verify": ("rewards/",),
     "fastapi": ("deploy/", "rollout/"),
 }
 

@@ -25,7 +25,7 @@ from palestra.envs.rows import read_rows
 from palestra.envs.score_rows import score_rows
 from palestra.envs.taskset import TaskSet
 from palestra.rl.errors import UserError
-from palestra.rl.types import CallCheck, Check, Json, Outcome, ScriptCheck, Task
+from palestra.rl.types import AnswerCheck, CallCheck, Check, Json, Outcome, ScriptCheck, Task
 from palestra.sandbox.redteam.registry import ATTACKS, NO_ATTACK
 
 SHOWN = 20
@@ -228,6 +228,8 @@ def task_lines(task: Task) -> Iterator[str]:
 def _check_text(check: Check) -> str:
     if isinstance(check, CallCheck):
         return f"{check.id}: {check.function}{check.args} == {check.expected}"
+    if isinstance(check, AnswerCheck):
+        return f"{check.id}: {check.verifier} {check.expected}"
     return f"{check.id}: {check.code}" if isinstance(check, ScriptCheck) else check.id
 
 

@@ -1,0 +1,67 @@
+"""Questions that are made, not collected, and the tasks that they become."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from palestra.envs.answer import answer_task
+from palestra.rl.types import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Puzzle:
+    """A question, the verifier that judges an answer with what it expects, and one right answer.
+
+    Example: ``Puzzle(prompt="2 + 2?", verifier="numeric", expected="4", solution="4")``
+    """
+
+    prompt: str
+    verifier: str
+    expected: str
+    solution: str
+
+
+Generator: TypeAlias = Callable[[random.Random, int], Puzzle]
+"""Makes a puzzle of a difficulty from 1 (easy) to 4; equal random states give equal puzzles."""
+
+DIFFICULTIES = (1, 2, 3, 4)
+EACH = 8
+"""Tasks of a generator and a difficulty, a quarter of them held out; ours."""
+
+
+def puzzle_tasks(env: str, kind: str, generators: Mapping[str, Generator], seed: int) -> list[Task]:
+    """Tasks of every generator and difficulty, the same for the same seed.
+
+    ``labels``: ``puzzle`` (the generator's name), ``difficulty``, and ``split``, which is ``train``
+    or ``heldout``.
+    """
+    return [
+        _task(env, kind, name, generator, difficulty, number, seed)
+        for name, generator in generators.items()
+        for difficulty in DIFFICULTIES
+        for number in range(EACH)
+    ]
+
+
+def _task(
+    env: str, kind: str, name: str, generator: Generator, difficulty: int, number: int, seed: int
+) -> Task:
+    identity = f"{kind}/{name}/{difficulty}/{number}"
+    made = generator(random.Random(f"{seed}/{identity}"), difficulty)
+    return answer_task(
+        id=identity,
+        env=env,
+        kind=kind,
+        prompt=made.prompt,
+        verifier=made.verifier,
+        expected=made.expected,
+        reference=made.solution,
+        labels={
+            "puzzle": name,
+            "difficulty": str(difficulty),
+            "split": "heldout" if number % 4 == 3 else "train",
+        },
+    )
