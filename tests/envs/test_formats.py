@@ -282,6 +282,7 @@ SAMPLES: Mapping[str, list[Mapping[str, object]]] = {
     "apps": [FUNCTION],
     "livecodebench": [live()],
     "bigcodebench": [CLASS],
+    "math": [{"question": "x", "answer": "2"}, {"problem": "x", "solution": r"so \boxed{2}"}],
     "jsonl": [{"id": "a", "hidden": [{"type": "program", "id": "x", "argv": ["a"]}]}],
 }
 
