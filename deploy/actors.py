@@ -9,8 +9,11 @@ from typing import Any
 
 import ray
 
+from palestra.deploy.sync_client import SyncClient, node
 from palestra.policies import counters
 from palestra.policies.config import EngineConfig, LearnerConfig
+from palestra.policies.process_group import Ranks
+from palestra.rl.errors import InfraError
 from palestra.rl.types import Batch, Completion, Sample, Sampling
 
 
@@ -68,6 +71,17 @@ class EngineActor:
     async def update_weights(self, info: Any) -> None:
         await self.engine.update_weights(info)
 
+    async def update_weights_from(self, content: bytes) -> None:
+        """``update_weights`` with a file of another node."""
+        from palestra.policies.shm_transfer import shared_file
+
+        with shared_file(len(content)) as path:
+            path.write_bytes(content)
+            await self.engine.update_weights({"path": str(path)})
+
+    async def node(self) -> str:
+        return node()
+
     async def finish_weight_update(self) -> None:
         await self.engine.finish_weight_update()
 
@@ -78,14 +92,16 @@ class EngineActor:
 class LearnerActor:
     """One DeepSpeed learner rank in a process of its own."""
 
-    def __init__(self, folder: str, config: LearnerConfig, objective: Any, ptx_coef: float) -> None:
+    def __init__(
+        self, folder: str, config: LearnerConfig, objective: Any, ptx_coef: float, ranks: Ranks
+    ) -> None:
         see_only_own_gpus()
         from palestra.policies.learner import DeepSpeedLearner
 
-        self.learner = DeepSpeedLearner(folder, config, objective, ptx_coef=ptx_coef)
+        self.learner = DeepSpeedLearner(folder, config, objective, ptx_coef=ptx_coef, ranks=ranks)
 
-    def connect(self, engine: Any) -> None:
-        self.learner.connect(SyncClient(engine))
+    def connect(self, engines: Sequence[Any]) -> None:
+        self.learner.connect(SyncClient(engines))
 
     def learn(self, batch: Batch) -> Mapping[str, float]:
         return self.learner.learn(batch)
@@ -114,8 +130,8 @@ class LearnerActor:
     def send_weights(self) -> None:
         self.learner.send_weights()
 
-    def device(self) -> str:
-        return counters.device_id()
+    def devices(self) -> list[str]:
+        return [counters.device_id()]
 
     def environment(self) -> dict[str, str]:
         return counters.environment()
@@ -130,36 +146,25 @@ def see_only_own_gpus() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, ray.get_gpu_ids()))
 
 
-class SyncClient:
-    """vLLM's ``VLLMWeightSyncClient`` over our engine actor; runs in the learner's process."""
-
-    def __init__(self, engine: Any) -> None:
-        self.engine = engine
-
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        ray.get(self.engine.init_weight_transfer_engine.remote(init_info))
-
-    def start_weight_update(self) -> None:
-        ray.get(self.engine.start_weight_update.remote())
-
-    def update_weights(self, update_info: Any) -> None:
-        ray.get(self.engine.update_weights.remote(update_info))
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
-        ray.get(self.engine.finish_weight_update.remote())
-
-
 class Remote:
-    """Calls the methods of an actor as coroutines: ``await Remote(actor).learn(batch)``."""
+    """Calls the methods of an actor as coroutines: ``await Remote(actor, "engine").sleep()``.
 
-    def __init__(self, actor: Any) -> None:
+    Raises InfraError when the actor is gone; ``name`` says whose process that was.
+    """
+
+    def __init__(self, actor: Any, name: str) -> None:
         self.actor = actor
+        self.name = name
 
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self.actor, name)
+    def __getattr__(self, method: str) -> Any:
+        remote = getattr(self.actor, method).remote
 
         async def call(*args: Any) -> Any:
-            return await method.remote(*args)
+            try:
+                return await remote(*args)
+            except ray.exceptions.RayActorError as error:
+                why = str(error).strip().splitlines()[-1]
+                raise InfraError(f"{self.name} died ({method}): {why}") from error
 
         return call
 

@@ -1,4 +1,4 @@
-"""Ray: a cluster of our own or the one that the job runs on, and where the actors sit in it."""
+"""Ray: a cluster of our own or the one that the job runs on, and the actors of a run in it."""
 
 from __future__ import annotations
 
@@ -10,39 +10,42 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from palestra.deploy.actors import EngineActor, LearnerActor, Remote
 from palestra.deploy.config import RunConfig
+from palestra.deploy.placement import Bundles, bundles
+from palestra.policies import process_group
 from palestra.policies.colocate import start_up
 from palestra.policies.config import LearnerConfig
-from palestra.rl.errors import InfraError
+from palestra.policies.process_group import Ranks
+from palestra.policies.together import Engines, Learners, every
+from palestra.rl.errors import InfraError, UserError
 
-SHARE = 0.4
-"""Of a GPU bundle, for each of engine and learner; Ray does not limit memory by it."""
 CLOSE_S = 60.0
 """How long an engine that may still be starting has to stop by itself."""
-GENTLE = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
-"""Threads that wait for work must not spin: engine, learner and boxes share the cores."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Actors:
-    """Handles of one engine and one learner on the same device."""
+    """All engines of a run as one, and all ranks of its learner: one of each in every bundle."""
 
-    engine: Remote
-    learner: Remote
+    engine: Engines
+    learner: Learners
     gpu: bool
 
 
 def connect() -> bool:
-    """Join the cluster named by RAY_ADDRESS, or start one that ends with this process."""
+    """Join the cluster named by RAY_ADDRESS, or start one that ends with this process; says
+    whether it has a GPU."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's default of 15 would let every command in a box go before engine and learner.
     os.environ.setdefault("RAY_worker_niceness", "0")
     if "RAY_ADDRESS" in os.environ:
-        ray.init(log_to_driver=False, logging_level="error")
+        try:
+            ray.init(log_to_driver=False, logging_level="error")
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            address = os.environ["RAY_ADDRESS"]
+            raise UserError(f"RAY_ADDRESS {address}: no Ray cluster answers there") from error
     else:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         ray.init(
@@ -66,80 +69,67 @@ def disconnect() -> None:
 async def colocated(
     config: RunConfig, folder: str, objective: Any, *, played: str, gpu: bool
 ) -> AsyncIterator[Actors]:
-    """Engine and learner in one bundle of a placement group; both are gone afterwards.
+    """An engine and a rank of the learner in each bundle; all are gone afterwards.
 
-    The learner loads ``folder`` and the engine ``played``, which is the same, or the same rounded
+    The learner loads ``folder`` and the engines ``played``, which is the same, or the same rounded
     as the learner rounds it.
 
-    The engine is built first, as it sizes its KV cache by the memory it finds free, and sleeps
-    before the learner takes any.
+    The engines are built first, as they size their KV caches by the memory they find free, and
+    sleep before the learner takes any.
     """
-    bundle = {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}
-    group = placement_group([bundle], strategy="STRICT_PACK")
-    engine = None
-    try:
-        await asyncio_wait(group.ready(), "a free bundle of the cluster")
-        engine = _start(
-            EngineActor,
-            group,
-            gpu,
-            config.policy.engine.threads,
-            (played, config.policy.engine, config.rollout.max_context_length),
-        )
-        await asyncio_wait(engine.get_version.remote(), "the engine")
-
-        async def start_learner() -> Remote:
-            learner = _start(
-                LearnerActor,
-                group,
-                gpu,
-                config.policy.learner.threads,
-                (folder, config.policy.learner, objective, config.rl.ptx.coef),
+    policy = config.policy
+    meeting = process_group.listener()
+    async with bundles(policy.num_gpus, gpu=gpu) as places:
+        args = (played, policy.engine, config.rollout.max_context_length)
+        engines = [
+            Remote(
+                places.start(EngineActor, number, policy.engine.threads, args), f"engine {number}"
             )
-            await asyncio_wait(learner.connect.remote(engine), "the learner")
-            return Remote(learner)
+            for number in range(places.count)
+        ]
+        try:
+            await every(engine.get_version() for engine in engines)
 
-        learner = await start_up(Remote(engine), start_learner)
-        yield Actors(engine=Remote(engine), learner=learner, gpu=gpu)
-    finally:
-        if engine is not None:
-            # Its own processes would outlive the actor, and keep the GPU.
-            with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
-                await asyncio.wait_for(engine.close.remote(), CLOSE_S)
-        remove_placement_group(group)
+            async def start_learner() -> Learners:
+                what = (folder, policy.learner, objective, config.rl.ptx.coef)
+                ranks = _start_ranks(places, what, meeting.port)
+                await every(rank.connect([engine.actor for engine in engines]) for rank in ranks)
+                return Learners(ranks)
+
+            engine = Engines(engines)
+            learner = await start_up(engine, start_learner)
+            yield Actors(engine=engine, learner=learner, gpu=gpu)
+        finally:
+            await asyncio.gather(*map(_close, engines))
 
 
 @contextlib.asynccontextmanager
-async def learner_alone(config: LearnerConfig, folder: str, *, gpu: bool) -> AsyncIterator[Remote]:
-    """A learner without an engine beside it, for the supervised stage."""
-    group = placement_group([{"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}])
-    try:
-        await asyncio_wait(group.ready(), "a free bundle of the cluster")
-        args = (folder, config, None, 1.0)
-        learner = _start(LearnerActor, group, gpu, config.threads, args)
-        yield Remote(learner)
-    finally:
-        remove_placement_group(group)
+async def learner_alone(
+    config: LearnerConfig, folder: str, count: int, *, gpu: bool
+) -> AsyncIterator[Learners]:
+    """A learner of ``count`` ranks without engines beside it, for the supervised stage."""
+    meeting = process_group.listener()
+    async with bundles(count, gpu=gpu) as places:
+        yield Learners(_start_ranks(places, (folder, config, None, 1.0), meeting.port))
 
 
-def _start(kind: type, group: Any, gpu: bool, threads: int, args: tuple[Any, ...]) -> Any:
-    strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
-    return (
-        ray.remote(kind)
-        .options(
-            num_cpus=SHARE,
-            num_gpus=SHARE if gpu else 0,
-            scheduling_strategy=strategy,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads), **GENTLE}},
+def _start_ranks(
+    places: Bundles, what: tuple[str, LearnerConfig, Any, float], port: int
+) -> list[Remote]:
+    """A rank of the learner in each bundle; they meet at ``port`` of the node that we are on."""
+    host = ray.util.get_node_ip_address()
+    ranks = [Ranks(rank=n, size=places.count, host=host, port=port) for n in range(places.count)]
+    _, config, _, _ = what
+    return [
+        Remote(
+            places.start(LearnerActor, own.rank, config.threads, (*what, own)),
+            f"rank {own.rank} of the learner",
         )
-        .remote(*args)
-    )
+        for own in ranks
+    ]
 
 
-async def asyncio_wait(reference: Any, what: str) -> Any:
-    """Await a Ray result; a failed actor becomes one clear error."""
-    try:
-        return await reference
-    except ray.exceptions.RayError as error:
-        cause = str(error).strip().splitlines()[-1]
-        raise InfraError(f"{what} did not start: {cause}") from error
+async def _close(engine: Remote) -> None:
+    """An engine's own processes would outlive its actor, and keep the GPU."""
+    with contextlib.suppress(ray.exceptions.RayError, InfraError, TimeoutError):
+        await asyncio.wait_for(engine.close(), CLOSE_S)

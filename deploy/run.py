@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 
 from palestra.deploy import cluster
@@ -19,6 +20,7 @@ from palestra.deploy.boxes import cache_folder
 from palestra.deploy.config import RunConfig
 from palestra.deploy.console import Console
 from palestra.deploy.loggers import Loggers
+from palestra.deploy.placement import ensure_room
 from palestra.deploy.plot import learning_curve
 from palestra.deploy.plot_toggle import toggle_curve
 from palestra.deploy.ptx import ptx_sources
@@ -39,6 +41,7 @@ from palestra.rl.types import Task
 from palestra.rollout.episode import World
 
 PROBES = 4
+"""Prompts that both sides score after an update; at least one for each engine."""
 
 
 def sft(config: RunConfig, run_dir: Path, unsafe_local: bool = False) -> int:
@@ -90,6 +93,7 @@ class Job:
         console.phase("starting Ray")
         gpu = cluster.connect()
         try:
+            ensure_room(config.policy.num_gpus, gpu=gpu)
             async with AsyncExitStack() as stack:
                 shop = await stack.enter_async_context(self._workshop())
                 tasks = training_tasks(config, shop)
@@ -119,7 +123,8 @@ class Job:
         self, shop: Workshop, tasks: Sequence[Task], world: World, actors: cluster.Actors
     ) -> Run:
         config = self.config
-        probe = [world.chat.prompt(shop.env.prompt(t), shop.env.tools) for t in tasks[:PROBES]]
+        probed = islice(cycle(tasks), max(PROBES, config.policy.num_gpus))
+        probe = [world.chat.prompt(shop.env.prompt(t), shop.env.tools) for t in probed]
         trainer = Colocated(
             actors.engine,
             actors.learner,

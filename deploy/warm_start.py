@@ -11,7 +11,7 @@ from palestra.deploy.cluster import learner_alone
 from palestra.deploy.config import RunConfig
 from palestra.deploy.console import Console
 from palestra.envs.base import Env
-from palestra.policies.config import LearnerConfig
+from palestra.policies.colocate import LearnerSide
 from palestra.policies.routing import has_experts
 from palestra.policies.tiny import build
 from palestra.policies.tokenizer import HFTokenizer
@@ -71,26 +71,21 @@ async def warm_start(
     )
     with console.progress(total, "supervised steps") as advance:
         batches = _batches(config, env, chat, train, console)
-        await _learn(base, folder, settings, batches, advance, gpu=gpu)
+        ranks = config.policy.num_gpus
+        async with learner_alone(settings, str(base), ranks, gpu=gpu) as learner:
+            await _learn(learner, folder, batches, advance)
     return folder
 
 
 async def _learn(
-    base: Path,
-    folder: Path,
-    settings: LearnerConfig,
-    batches: Iterator[Batch],
-    advance: Callable[[], None],
-    *,
-    gpu: bool,
+    learner: LearnerSide, folder: Path, batches: Iterator[Batch], advance: Callable[[], None]
 ) -> None:
-    async with learner_alone(settings, str(base), gpu=gpu) as learner:
-        for batch in batches:
-            await learner.learn(batch)
-            advance()
-        partial = folder.with_name(folder.name + ".partial")
-        await learner.export(str(partial))
-        partial.rename(folder)
+    for batch in batches:
+        await learner.learn(batch)
+        advance()
+    partial = folder.with_name(folder.name + ".partial")
+    await learner.export(str(partial))
+    partial.rename(folder)
 
 
 def _batches(

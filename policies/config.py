@@ -147,6 +147,9 @@ class PolicyConfig(Settings):
 
     model: str = "tiny"
     """`tiny`, or the path of a Hugging Face folder with weights and tokenizer."""
+    num_gpus: int = Field(default=1, ge=1)
+    """GPUs that the policy takes, on any nodes of the Ray cluster: on each of them one rank of the
+    learner and one engine take turns. CPUs where there are none."""
     tiny: TinyConfig = TinyConfig()
     engine: EngineConfig = EngineConfig()
     learner: LearnerConfig = LearnerConfig()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 from typing import TypeAlias
@@ -64,9 +65,9 @@ def recorded_alike(kl: float, limit: float | None) -> None:
 
 
 def same_device(engine_devices: Sequence[str], learner_devices: Sequence[str]) -> None:
-    """Every engine worker sits on a learner's device, and no two on the same one."""
-    stray = sorted(set(engine_devices) - set(learner_devices))
-    if stray or not engine_devices or len(set(engine_devices)) != len(engine_devices):
+    """Every engine worker sits on the device of a learner's rank of its own."""
+    stray = Counter(engine_devices) - Counter(learner_devices)
+    if stray or not engine_devices:
         raise EngineError(
             f"engine workers on {sorted(engine_devices)} do not match learners on "
             f"{sorted(learner_devices)}: weights cannot be handed over in memory"

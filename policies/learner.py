@@ -6,17 +6,15 @@ never learns which algorithm they come from. The same code runs on CPU and CUDA.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from palestra.policies import (
+    checkpoints,
     components,
     counters,
     guards,
@@ -32,11 +30,9 @@ from palestra.policies.packing import MicroBatch, micro_batches
 from palestra.policies.process_group import ALONE, Ranks
 from palestra.policies.qk_clip import QkClip
 from palestra.policies.reference import Reference
-from palestra.policies.replacing import replace_folder
 from palestra.policies.routers import Routers
 from palestra.policies.schedules import learning_rate
 from palestra.policies.shards import shards
-from palestra.rl.errors import CheckpointError
 from palestra.rl.types import Batch, Sample
 
 
@@ -273,40 +269,14 @@ class DeepSpeedLearner:
         return results
 
     def save(self, folder: str) -> None:
-        """A Hugging Face export with the native state in ``native/``, renamed into place whole."""
+        """A Hugging Face export with the native state in ``native/``, all or nothing."""
         guards.resident(self._offloaded, ("states", "weights"))
-        target = Path(folder)
-        partial = target.with_name(target.name + ".partial")
-        try:
-            if self.ranks.rank == 0:
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
-            torch.distributed.barrier()
-            self.export(str(partial))
-            self.engine.save_checkpoint(str(partial), tag="native")
-            torch.distributed.barrier()
-            if self.ranks.rank == 0:
-                (partial / "learner.json").write_text(json.dumps({"steps": self.steps}))
-                replace_folder(partial, target)
-            torch.distributed.barrier()
-        except (OSError, RuntimeError, SafetensorError) as error:
-            # RuntimeError is what torch.save says when the disk is full.
-            shutil.rmtree(partial, ignore_errors=True)
-            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-            raise CheckpointError(f"cannot write {folder}: {reason}") from error
+        checkpoints.save(self, Path(folder))
 
     def load(self, folder: str) -> None:
         """Restore what ``save`` wrote."""
         guards.resident(self._offloaded, ("states", "weights"))
-        try:
-            steps = json.loads((Path(folder) / "learner.json").read_text())["steps"]
-            path, _ = self.engine.load_checkpoint(folder, tag="native")
-        except (OSError, RuntimeError, ValueError, KeyError, AssertionError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise CheckpointError(f"cannot load {folder}: {reason}") from error
-        if path is None:
-            raise CheckpointError(f"{folder} holds no checkpoint that can be loaded")
-        self.steps = steps
+        checkpoints.load(self, Path(folder))
 
     def offload(self, what: str) -> bool:
         """Move ``states`` (optimizer, master weights, gradients) or ``weights`` to the host.

@@ -18,6 +18,9 @@ def initialize(module: Any, config: LearnerConfig, settings: dict[str, Any], *, 
     optimizer that ``config`` names."""
     import deepspeed
 
+    # Else a CPU start compiles C++ for the all-reduce of DeepSpeed's inference, which nothing here
+    # uses: it needs a compiler, and a process killed meanwhile leaves a lock all others wait for.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if config.optimizer == "adamw":
         adamw = {"type": "AdamW", "params": _adamw(config) | {"torch_adam": not cuda}}
         engine, *_ = deepspeed.initialize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,7 +15,8 @@ from palestra.rl.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process among the learner's ranks; rank 0 listens on ``port`` (0: any, for one rank)."""
+    """This process among the learner's ranks. Several meet at a ``listener`` of whoever starts
+    them, on ``host`` and ``port``."""
 
     rank: int = 0
     size: int = 1
@@ -23,6 +25,14 @@ class Ranks:
 
 
 ALONE = Ranks()
+TEXT_BYTES = 400
+
+
+def listener() -> Any:
+    """A store on a free ``port`` where ranks meet; it must live as long as they do."""
+    return torch.distributed.TCPStore(  # type: ignore[attr-defined]
+        "localhost", 0, is_master=True, wait_for_workers=False
+    )
 
 
 def join(config: LearnerConfig, ranks: Ranks) -> torch.device:
@@ -37,13 +47,22 @@ def join(config: LearnerConfig, ranks: Ranks) -> torch.device:
     os.environ.update({"RANK": str(ranks.rank), "WORLD_SIZE": str(ranks.size), "LOCAL_RANK": "0"})
     if not torch.distributed.is_initialized():
         store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
-            ranks.host, ranks.port, world_size=ranks.size, is_master=ranks.rank == 0
+            ranks.host, ranks.port, is_master=ranks == ALONE, wait_for_workers=False
         )
         # No device_id: with it a second weight-sync group hangs after one step.
         torch.distributed.init_process_group(
             "nccl" if cuda else "gloo", store=store, rank=ranks.rank, world_size=ranks.size
         )
     return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+
+
+def said_by_all(own: str, device: torch.device) -> list[str]:
+    """A short text of every rank, in order; a collective."""
+    padded = list(own.encode()[:TEXT_BYTES].ljust(TEXT_BYTES, b"\0"))
+    mine = torch.tensor(padded, dtype=torch.uint8, device=device)
+    texts = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(texts, mine)
+    return [bytes(text.tolist()).rstrip(b"\0").decode(errors="replace") for text in texts]
 
 
 def together(values: Mapping[str, float], device: torch.device) -> dict[str, float]:

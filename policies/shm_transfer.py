@@ -1,14 +1,16 @@
 """Weight transfer through shared memory: vLLM's weight-transfer API for machines without CUDA.
 
 The trainer writes one safetensors file below ``/dev/shm``; each engine worker on the same host maps
-it and loads it through vLLM's own layerwise reload.
+it and loads it through vLLM's own layerwise reload. Workers on other hosts get a copy of the file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -28,6 +30,8 @@ from vllm.distributed.weight_transfer.base import (
 
 from palestra.policies import guards
 
+SHARED_MEMORY = "/dev/shm"
+
 
 @dataclass
 class ShmInitInfo(WeightTransferInitInfo):
@@ -46,7 +50,18 @@ class ShmTrainerInitInfo(TrainerInitInfo):
     """Trainer side; ``folder`` holds one file at a time."""
 
     backend: ClassVar[str] = "shm"
-    folder: str = "/dev/shm"
+    folder: str = SHARED_MEMORY
+
+
+@contextlib.contextmanager
+def shared_file(size: int, folder: str = SHARED_MEMORY) -> Iterator[Path]:
+    """A name in shared memory for a file of about ``size`` bytes, which is gone afterwards."""
+    guards.fits_folder(size, shutil.disk_usage(folder).free, folder)
+    path = Path(folder) / f"palestra-{os.getpid()}-{uuid.uuid4().hex}.safetensors"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
 class ShmWeightTransferEngine(WeightTransferEngine[ShmInitInfo, ShmUpdateInfo]):
@@ -119,13 +134,9 @@ class ShmTrainerEngine(TrainerWeightTransferEngine[ShmTrainerInitInfo]):
         if not self.is_sender:
             return
         size = sum(tensor.nbytes for tensor in tensors.values())
-        guards.fits_folder(size, shutil.disk_usage(self.folder).free, self.folder)
-        path = Path(self.folder) / f"palestra-{os.getpid()}-{uuid.uuid4().hex}.safetensors"
-        try:
+        with shared_file(size, self.folder) as path:
             save_file(tensors, path, metadata={"order": "\n".join(tensors)})
             self._ship({"path": str(path)})
-        finally:
-            path.unlink(missing_ok=True)
 
     def _ship(self, update: dict[str, Any]) -> None:
         self.client.start_weight_update()

@@ -101,13 +101,14 @@ def trainer_engine(learner: DeepSpeedLearner, client: Any) -> Any:
         checkpoint_shapes(Path(learner.folder)),
         optional=not_sent(model),
     )
-    info: Any = ShmTrainerInitInfo(rank=0)
+    rank = learner.ranks.rank
+    info: Any = ShmTrainerInitInfo(rank=rank)
     if learner.device.type == "cuda":
         from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 
         buffer = max(BUFFER_BYTES, *map(size_of, source.metadata()))
         # Not packed would keep a second full model on the GPU until the update is finished.
-        info = IPCTrainerInitInfo(rank=0, packed=True, packed_buffer_size_bytes=buffer)
+        info = IPCTrainerInitInfo(rank=rank, packed=True, packed_buffer_size_bytes=buffer)
     return WeightTransferTrainerFactory.trainer_init(info, client=client, source=source)
 
 

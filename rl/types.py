@@ -351,6 +351,8 @@ class Sampling:
     """How one reply is sampled. ``seed`` fixes the reply given the context and the weights.
 
     ``routed`` counts the first tokens of the context whose routing is on record already.
+    ``lane`` says which of an engine's replicas gives it, counted round and round: the replies of an
+    episode have the same, as the cache of one replica then holds what they have in common.
     """
 
     temperature: float
@@ -358,6 +360,7 @@ class Sampling:
     seed: int
     stop_ids: tuple[int, ...]
     routed: int = 0
+    lane: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,7 +68,8 @@ class World:
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
-    """Which episode this is. ``seed`` and the ids fix everything that is sampled in it."""
+    """Which episode this is. ``seed`` and the ids fix everything that is sampled in it; ``lane``
+    is its ``Sampling.lane``."""
 
     task: Task
     group_id: str
@@ -76,6 +77,7 @@ class Ticket:
     step: int
     seed: int
     temperature: float
+    lane: int = 0
 
     @property
     def id(self) -> str:
@@ -164,6 +166,7 @@ async def _turns(
                 seed=ticket.turn_seed(number),
                 stop_ids=(world.chat.tokenizer.eos_id,),
                 routed=sum(turn.routing.tokens for turn in turns if turn.routing),
+                lane=ticket.lane,
             )
             with clock.lane("generate"):
                 reply = await world.policy.generate([*history, *context], sampling)
@@ -320,5 +323,5 @@ async def play_all(
             await waiting
 
     async with asyncio.TaskGroup() as group:
-        for ticket in tickets:
-            group.create_task(one(ticket))
+        for lane, ticket in enumerate(tickets):
+            group.create_task(one(replace(ticket, lane=lane)))

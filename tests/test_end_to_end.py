@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from palestra.rl.journal import Journal
 from palestra.rl.train import last_checkpoint
 
 pytestmark = pytest.mark.timeout(1800)
+FULL = os.environ.get("PALESTRA_TESTS") == "full"
 PALESTRA = str(Path(sys.executable).with_name("palestra"))
 FUNCTIONS = {
     "double": ("def double(n):\n    return n * 2\n", ["double(3) == 6", "double(0) == 0"]),
@@ -196,3 +199,98 @@ def test_interrupted_it_leaves_nothing_behind_and_says_how_to_go_on(
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
     assert json.loads((run / "summary.json").read_text())["status"] == "stopped"
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[dict[str, str]]:
+    """A Ray cluster of two nodes of one CPU each; the environment of a process that joins it."""
+    from ray.cluster_utils import Cluster
+
+    small = {"num_cpus": 1, "object_store_memory": 128 << 20}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        cluster = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
+        try:
+            cluster.add_node(**small)
+            yield {**os.environ, "RAY_ADDRESS": cluster.address}
+        finally:
+            cluster.shutdown()
+
+
+def on_two_nodes(recipe: Path, run: Path, policy: Path, count: int = 2) -> list[str]:
+    """The command of a run that starts from ``policy``, with as many ranks and engines."""
+    values = {
+        "policy.num_gpus": count,
+        "policy.model": policy,
+        "policy.sft.steps": 0,
+        "policy.learner.zero_stage": 3,
+        "policy.learner.threads": 1,
+    }
+    settings = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+    return [*command(recipe, run), *settings]
+
+
+def test_two_nodes_learn_what_one_process_learns(
+    finished: Path, recipe: Path, two_nodes: dict[str, str], tmp_path: Path
+) -> None:
+    run = tmp_path / "shared"
+    start = on_two_nodes(recipe, run, finished / "sft")
+    done = subprocess.run(start, capture_output=True, text=True, timeout=900, env=two_nodes)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert_same_run(run, finished)
+
+
+def assert_same_run(run: Path, expected: Path) -> None:
+    """The same episodes, token by token, and the same losses within what rounding explains."""
+    assert trajectories_of(run) == trajectories_of(expected)
+    for one, two in zip(steps_of(expected), steps_of(run), strict=True):
+        names = {name for name in one if name.startswith(("actor/", "ptx/", "reward/"))}
+        assert {"actor/pg_loss", "actor/grad_norm", "ptx/nll"} <= names
+        assert {name: two[name] for name in names} == pytest.approx(
+            {name: one[name] for name in names}, rel=1e-3, abs=1e-5
+        )
+        assert two["mismatch/probe_max"] < 1e-4
+
+
+def steps_of(run: Path) -> list[dict[str, float]]:
+    with Journal(run / "journal.sqlite", read_only=True) as journal:
+        return [dict(metrics) for _, metrics in journal.steps()]
+
+
+def test_a_cluster_that_is_too_small_is_said_at_once(
+    recipe: Path, two_nodes: dict[str, str], tmp_path: Path
+) -> None:
+    start = on_two_nodes(recipe, tmp_path / "large", tmp_path, count=3)
+    done = subprocess.run(start, capture_output=True, text=True, timeout=200, env=two_nodes)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "palestra: policy.num_gpus is 3, so the run needs 3 bundles of 1 CPU; the Ray cluster has "
+        "room for 2 on 2 nodes: add nodes or lower policy.num_gpus\n"
+    )
+
+
+@pytest.mark.skipif(not FULL, reason="a minute more: PALESTRA_TESTS=full")
+def test_a_rank_that_is_killed_ends_the_run_which_then_goes_on(
+    finished: Path, recipe: Path, two_nodes: dict[str, str], tmp_path: Path
+) -> None:
+    run = tmp_path / "killed"
+    start = on_two_nodes(recipe, run, finished / "sft")
+    process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=two_nodes)
+    while True:
+        assert process.poll() is None, "the run ended before a rank could be killed"
+        with suppress(UserError), Journal(run / "journal.sqlite", read_only=True) as journal:
+            if journal.last_step():
+                break
+        time.sleep(0.05)
+    children = psutil.Process().children(recursive=True)
+    ranks = [one for one in children if "LearnerActor" in " ".join(one.cmdline())]
+    assert len(ranks) == 2
+    ranks[-1].kill()
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert re.search(r"rank [01] of the learner died", said)
+    assert json.loads((run / "summary.json").read_text())["status"] == "failed"
+    done = subprocess.run(start, capture_output=True, text=True, timeout=900, env=two_nodes)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert_same_run(run, finished)

@@ -225,7 +225,7 @@ async def main(plan: dict, wire: Wire) -> None:
     try:
         async with cluster.colocated(config, plan["policy"], objective, gpu=gpu) as actors:
             with Journal(Path(plan["work"]) / "journal.sqlite") as journal:
-                side = Side(plan, actors.engine, actors.learner, journal)
+                side = Side(plan, actors.engine.replicas[0], actors.learner.ranks[0], journal)
                 await side.trainer.publish(0)
                 await side.engine.window(PROBES)
                 side.inner.take()

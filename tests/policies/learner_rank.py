@@ -1,19 +1,23 @@
 """One of several learner ranks, as a process: ``learner_rank.py FOLDER OUT RANK SIZE PORT``.
 
-Rank 0 writes to OUT, for every optimizer and ZeRO stage: the metrics of each step
-(``NAME.json``) and an export after them (``NAME/``).
+For every optimizer and ZeRO stage, rank 0 writes to OUT the metrics of each step (``NAME.json``),
+an export after them (``NAME/``), and one after another step and a return to a checkpoint
+(``NAME-again/``). Every rank writes what it hears of a checkpoint that the last one cannot write
+(``NAME.refused-RANK``).
 """
 
 from __future__ import annotations
 
 import json
 import random
+import resource
 import sys
 from pathlib import Path
 
 from palestra.policies.config import LearnerConfig
 from palestra.policies.learner import DeepSpeedLearner
 from palestra.policies.process_group import Ranks
+from palestra.rl.errors import CheckpointError
 from palestra.rl.objectives.gspo import Gspo
 from palestra.rl.objectives.k25 import K25
 from palestra.rl.objectives.kl import KlPenalty
@@ -78,8 +82,27 @@ def main() -> None:
             metrics = [dict(learner.learn(batch(seed, SIZES[optimizer]))) for seed in range(STEPS)]
             name = out / f"{optimizer}-{stage}"
             learner.export(str(name))
+            refused = save_in_vain(learner, name.with_name("in-vain"), on_me=rank == size - 1)
+            name.with_suffix(f".refused-{rank}").write_text(refused)
+            learner.save(str(name.with_name("checkpoint")))
+            learner.learn(batch(STEPS, SIZES[optimizer]))
+            learner.load(str(name.with_name("checkpoint")))
+            learner.export(f"{name}-again")
             if rank == 0:
                 name.with_suffix(".json").write_text(json.dumps(metrics))
+
+
+def save_in_vain(learner: DeepSpeedLearner, folder: Path, *, on_me: bool) -> str:
+    """What is said of a checkpoint while one rank can write small files only."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000 if on_me else soft, hard))
+    try:
+        learner.save(str(folder))
+    except CheckpointError as error:
+        return str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    return ""
 
 
 if __name__ == "__main__":

@@ -131,6 +131,9 @@ class Learner:
     async def save(self, folder: str) -> None:
         self.calls.append(("save", folder))
 
+    async def export(self, folder: str) -> None:
+        self.calls.append(("export", folder))
+
     async def load(self, folder: str) -> None:
         self.calls.append(("load", folder))
 
@@ -146,8 +149,8 @@ class Learner:
         for layer, digest in zip(LAYERS, self.sends, strict=True):
             self.engine.weights[f"dp0:{layer}w"] = digest
 
-    async def device(self) -> str:
-        return "gpu-0"
+    async def devices(self) -> list[str]:
+        return ["gpu-0"]
 
     async def environment(self) -> dict[str, str]:
         return self.nccl
@@ -274,8 +277,10 @@ def test_the_probe_scores_what_was_sampled() -> None:
     assert sides.learner.scored == [[1, 2, 3, 9, 9, 9], [4, 5, 9, 9]]
     assert found == {f"mismatch/probe_{what}": 0.0625 for what in ("mean", "p99", "max")}
     expected = [
-        Sampling(temperature=1.0, max_tokens=LONG_PROBE_TOKENS, seed=seed, stop_ids=(7,))
-        for seed in (1, 2)
+        Sampling(
+            temperature=1.0, max_tokens=LONG_PROBE_TOKENS, seed=lane + 1, stop_ids=(7,), lane=lane
+        )
+        for lane in (0, 1)
     ]
     assert sides.engine.sampling == expected
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import socket
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from palestra.policies import process_group
 
 SCRIPT = Path(__file__).with_name("learner_rank.py")
 
@@ -27,19 +29,13 @@ def start(folder: Path, out: Path, rank: int, size: int, port: int) -> subproces
     )
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def outcomes(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """What one rank wrote, and what two wrote."""
     folder = tmp_path_factory.mktemp("ranks")
-    port = free_port()
+    meeting = process_group.listener()
     processes = [start(tiny, folder / "one", 0, 1, 0)]
-    processes += [start(tiny, folder / "two", rank, 2, port) for rank in range(2)]
+    processes += [start(tiny, folder / "two", rank, 2, meeting.port) for rank in range(2)]
     for process in processes:
         output, _ = process.communicate()
         assert process.returncode == 0, output
@@ -69,3 +65,18 @@ def test_two_ranks_learn_what_one_learns(
     reference = load_file(one / f"{optimizer}-1" / "model.safetensors")
     for tensor in expected:
         torch.testing.assert_close(expected[tensor], reference[tensor], atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_ranks_write_a_checkpoint_whole_or_not_at_all(
+    outcomes: tuple[Path, Path], optimizer: str, zero_stage: int
+) -> None:
+    name = f"{optimizer}-{zero_stage}"
+    for folder, size in zip(outcomes, (1, 2), strict=True):
+        said = {(folder / f"{name}.refused-{rank}").read_text() for rank in range(size)}
+        (line,) = said
+        assert re.fullmatch(r"cannot write .*/in-vain: \S.*", line), "all ranks hear of the same"
+        assert not list(folder.glob("in-vain*"))
+        before, after = (load_file(folder / f"{name}{n}/model.safetensors") for n in ("", "-again"))
+        assert all(torch.equal(before[tensor], after[tensor]) for tensor in before)

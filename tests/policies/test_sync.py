@@ -47,8 +47,8 @@ class Calls:
 
         return call
 
-    async def device(self) -> str:
-        return counters.device_id()
+    async def devices(self) -> list[str]:
+        return [counters.device_id()]
 
     async def environment(self) -> dict[str, str]:
         return counters.environment()

@@ -584,6 +584,23 @@ def test_no_more_episodes_at_once_than_allowed(
     assert {t.stop for t in done} == {Stop.SUBMITTED}
 
 
+def test_an_episode_keeps_its_lane_and_lanes_are_handed_out_in_turn(
+    make_world: MakeWorld, make_ticket: MakeTicket
+) -> None:
+    world = make_world([WRITE, SUBMIT])
+    lanes: dict[int, int] = {}
+    generate = world.policy.generate
+
+    async def noted(token_ids: Sequence[int], sampling: Sampling) -> Completion:
+        lanes[sampling.seed] = sampling.lane
+        return await generate(token_ids, sampling)
+
+    world.policy.generate = noted  # type: ignore[method-assign]
+    tickets = [make_ticket(sample) for sample in (3, 1, 2)]
+    collect(world, tickets)
+    assert lanes == {t.turn_seed(turn): n for n, t in enumerate(tickets) for turn in range(2)}
+
+
 def test_finished_may_be_a_coroutine(make_world: MakeWorld, make_ticket: MakeTicket) -> None:
     done: list[str] = []
 
