@@ -31,6 +31,6 @@ async def starts_differ(task: Task, stage: Stage) -> str:
 
 
 async def _started(task: Task, stage: Stage) -> dict[str, File]:
-    async with stage.provider.open() as box:
+    async with stage.provider.open(task.image) as box:
         await stage.env.setup(task, box)
         return await box.tree()

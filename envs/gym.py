@@ -114,7 +114,7 @@ class TaskEnv(gymnasium.Env[str, str]):
 
     async def _start(self, task: Task) -> None:
         await self._stop()
-        opened = self.provider.open()
+        opened = self.provider.open(task.image)
         self._box = await opened.__aenter__()
         self._opened = opened
         await self.env.setup(task, self._box)

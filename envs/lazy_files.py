@@ -26,6 +26,9 @@ class LazyFiles(Mapping[str, File]):
     def __init__(self, load: Callable[[], Mapping[str, File]]) -> None:
         self._load = load
 
+    def __repr__(self) -> str:
+        return repr(dict(self._load()))
+
     def __getitem__(self, path: str) -> File:
         return self._load()[path]
 

@@ -85,7 +85,7 @@ class RedTeam:
         return ""
 
     async def _played(self, attack: Attack, task: Task) -> tuple[Work, str]:
-        async with self.provider.open() as box:
+        async with self.provider.open(task.image) as box:
             await self.env.setup(task, box)
             for path, data in attack.files(task).items():
                 await box.write(path, data)

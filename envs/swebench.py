@@ -1,11 +1,15 @@
 """SWE-bench rows as tasks: ``swebench:PATH``, a JSON, JSON Lines or Parquet file of rows.
 
-Beside it lies ``swebench.toml``, which says where repositories are on this machine::
+Beside it may lie ``swebench.toml``, which says where repositories are on this machine::
 
     [repositories."acme/calc"]
     path = "calc.git"                     # bare or not, relative to this file
     setup = ["python3 make_version.py"]   # run once per commit, in a box without network
     test = "python3 -m pytest"            # what the agent is told; it does not grade
+
+Rows of other repositories are played in containers of the image that they name, or that has the
+published name for their id; what lies in it at ``/testbed`` is the repository (``[images]`` in that
+file for others: see ``swebench_start.Images``).
 
 The agent gets the row's commit without its history. The files of ``test_patch`` and of all named
 tests are laid over its work in the grading box only, where our own runner looks each test up.
@@ -24,7 +28,15 @@ from palestra.envs.repository import without_git
 from palestra.envs.rows import BadRow, read_rows, record
 from palestra.envs.swe import SWE
 from palestra.envs.swebench_rows import Instance, instance, suite_id
-from palestra.envs.swebench_start import BESIDE, Beside, Workplace, applied, broken, start_of
+from palestra.envs.swebench_start import (
+    BESIDE,
+    Beside,
+    Workplace,
+    applied,
+    broken,
+    image_of,
+    start_of,
+)
 from palestra.envs.taskset import Skipped
 from palestra.rl.errors import UserError
 from palestra.rl.types import File, Json, SandboxProvider, SuiteCheck, Task, Tree
@@ -65,12 +77,12 @@ async def _task(row: Instance, place: Workplace) -> Task:
         start, reference = whole, _texts(changed, "patch")
     tests = {} if row.bug else _texts(applied(code, row.test_patch, "test_patch"), "test_patch")
     hidden = tuple(SuiteCheck(id=suite_id(name, tests)) for name in row.tests)
-    known = place.beside.repositories.get(row.repo)
+    known = place.beside.repositories.get(row.repo) or place.beside.images
     return Task(
         id=row.id,
         source=SWE.name,
         kind="swe",
-        prompt=_prompt(row, known.test if known else ""),
+        prompt=_prompt(row, known.test),
         files={},
         reference=reference,
         artifacts=(),
@@ -78,6 +90,7 @@ async def _task(row: Instance, place: Workplace) -> Task:
         test_files={**_named(hidden, code, tests), **tests},
         labels={"repo": row.repo},
         tree=Tree(files=start),
+        image=image_of(row, place.beside),
     )
 
 

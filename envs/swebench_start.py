@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -23,11 +23,19 @@ from palestra.envs.repository import (
 )
 from palestra.envs.rows import BadRow
 from palestra.envs.swebench_rows import Instance
-from palestra.rl.errors import PathRefused, UserError
-from palestra.rl.types import ExecResult, File, Sandbox, SandboxProvider
+from palestra.rl.errors import PathRefused, SandboxError, UserError
+from palestra.rl.types import ExecResult, File, Image, Sandbox, SandboxProvider
 
 BESIDE = "swebench.toml"
 SETUP_S = 600.0
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_COPY = """
+import shutil, sys
+if sys.version_info < (3, 9):
+    sys.exit("its python3 is older than 3.9")
+ignored = shutil.ignore_patterns(".git", "__pycache__")
+shutil.copytree(sys.argv[1], ".", symlinks=True, ignore=ignored, dirs_exist_ok=True)
+"""
 
 
 class Repository(BaseModel):
@@ -42,11 +50,26 @@ class Repository(BaseModel):
     test: str = ""
 
 
+class Images(BaseModel):
+    """The images of rows whose repository is not on this machine. A row that names none has
+    ``name`` with its id for ``{id}``, in small letters and with ``between`` for ``__``. The
+    repository lies in ``folder``; the folders ``path`` come first in ``PATH``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = "swebench/sweb.eval.x86_64.{id}:latest"
+    between: str = "_1776_"
+    folder: str = "/testbed"
+    path: tuple[str, ...] = ("/opt/miniconda3/envs/testbed/bin", "/opt/miniconda3/bin")
+    test: str = ""
+
+
 class Beside(BaseModel):
     """The file ``swebench.toml`` beside the rows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    images: Annotated[Images, Field(default_factory=Images)]
     repositories: Annotated[dict[str, Repository], Field(default_factory=dict)]
 
 
@@ -61,11 +84,25 @@ class Workplace:
     cache: Path | None = None
 
 
+def image_of(row: Instance, beside: Beside) -> Image | None:
+    """The image that a row is played in; None for one whose repository is on this machine."""
+    if row.repo in beside.repositories:
+        return None
+    given = beside.images
+    name = given.name.replace("{id}", row.id.lower().replace("__", given.between))
+    path = ":".join([*given.path, _PATH])
+    return Image(name=row.image or name, folder=given.folder, env={"PATH": path})
+
+
 async def start_of(row: Instance, place: Workplace) -> Mapping[str, File]:
-    """The files of the row's commit with a fresh ``.git``; raises ``BadRow``."""
-    known = place.beside.repositories.get(row.repo)
-    if known is None:
-        raise BadRow(f"field repo: {row.repo} is not in {BESIDE}")
+    """The files of the row's commit, or of its image, with a fresh ``.git``; raises ``BadRow``."""
+    if image := image_of(row, place.beside):
+
+        async def copied() -> Mapping[str, File]:
+            return with_git(await _copied(image, place.provider))
+
+        return await kept_files(place.cache, repr(image), copied)
+    known = place.beside.repositories[row.repo]
     repository, commit = place.folder / known.path, row.base_commit or known.commit
     try:
         plain = snapshot(repository, commit).files
@@ -115,6 +152,26 @@ async def _set_up(
             if ended.exit_code != 0:
                 raise BadRow(f"setup {command!r}: {_why(ended)}")
         return await tree_of(box)
+
+
+async def _copied(image: Image, provider: SandboxProvider) -> Mapping[str, File]:
+    """The repository in an image; raises ``BadRow`` where there is no such image, or no repository
+    or Python in it that our runner could use."""
+    if "image" not in provider.guarantees:
+        raise UserError(
+            f"{image.name} is a container image, and {provider.name} boxes are made of none: name"
+            f" the repository in {BESIDE}, or use --set sandbox.backend=docker"
+        )
+    try:
+        async with provider.open(replace(image, folder="")) as box:
+            ended = await box.exec(["python3", "-I", "-c", _COPY, image.folder], timeout=SETUP_S)
+            if ended.exit_code != 0:
+                raise BadRow(f"image {image.name}: {_why(ended)}")
+            return await tree_of(box)
+    except SandboxError as error:
+        if getattr(error, "stage", "") != "image":
+            raise
+        raise BadRow(str(error)) from error
 
 
 async def tree_of(box: Sandbox) -> Mapping[str, File]:

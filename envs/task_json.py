@@ -2,7 +2,8 @@
 
 A row has the fields of ``Task``; ``visible``, ``test_files``, ``labels`` and ``check_s`` may be
 left out, and with a ``tree`` (``tree_json``), which is the agent's work then, ``files`` and
-``artifacts`` too. A check is an object with ``type`` ``call``, ``script``, ``unit``, ``suite``,
+``artifacts`` too. ``image``, if there is one, has the ``name`` of a container image, its ``folder``
+and ``env``. A check is an object with ``type`` ``call``, ``script``, ``unit``, ``suite``,
 ``program``, ``appended`` or ``answer`` and the fields of that record::
 
     {"id": "add/1", "source": "acme", "kind": "repair", "prompt": "Fix add.py ...",
@@ -29,6 +30,7 @@ from palestra.rl.types import (
     AppendedCheck,
     CallCheck,
     Check,
+    Image,
     Json,
     ProgramCheck,
     ScriptCheck,
@@ -38,7 +40,7 @@ from palestra.rl.types import (
 )
 
 _FIELDS = frozenset(Task.__dataclass_fields__)
-_OPTIONAL = frozenset({"visible", "test_files", "labels", "tree", "check_s"})
+_OPTIONAL = frozenset({"visible", "test_files", "labels", "tree", "check_s", "image"})
 _REPLACED = frozenset({"files", "artifacts"})
 _KINDS: Mapping[type, str] = {
     CallCheck: "call",
@@ -66,6 +68,8 @@ def task_to_json(task: Task) -> dict[str, Json]:
     if task.tree is not None:
         row["tree"] = tree_to_json(task.tree)
         row = {name: value for name, value in row.items() if name not in _REPLACED}
+    if task.image is not None:
+        row["image"] = {**asdict(task.image), "env": dict(task.image.env)}
     return row
 
 
@@ -99,6 +103,7 @@ def task_from_json(row: Mapping[str, Json]) -> Task:
         labels=_texts(row, "labels"),
         tree=tree,
         check_s=_number(row, "check_s"),
+        image=_image(row["image"]) if row.get("image") is not None else None,
     )
 
 
@@ -125,6 +130,13 @@ def _checks(row: Mapping[str, Json], name: str) -> tuple[Check, ...]:
     if len({check.id for check in found}) != len(found):
         raise BadRow(f"field {name}: two checks have the same id")
     return tuple(found)
+
+
+def _image(value: Json) -> Image:
+    if not isinstance(value, dict) or value.keys() - {"name", "folder", "env"}:
+        raise BadRow("field image: not an object of name, folder and env")
+    folder = text_field({"folder": "", **value}, "folder")
+    return Image(name=text_field(value, "name"), folder=folder, env=_texts(value, "env"))
 
 
 def _check(item: Mapping[str, Json]) -> Check:

@@ -180,6 +180,19 @@ class Patch:
     ignored: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A container image that the boxes of a task are made of. ``folder`` is where in it their work
+    folder lies (absolute; empty: the backend's own), ``env`` has variables of their commands.
+
+    Example: ``Image(name="swebench/sweb.eval.x86_64.acme_1776_calc-1", folder="/testbed")``
+    """
+
+    name: str
+    folder: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
 Work: TypeAlias = Mapping[str, bytes] | Patch
 """What is collected from an agent's box: the artifacts of a task, or the patch of its tree."""
 
@@ -192,6 +205,7 @@ class Task:
     ``test_files``. Only the files named in ``artifacts`` are collected for grading; where there is
     a ``tree``, there are neither ``files`` nor ``artifacts``, and what was changed in it is
     collected. ``check_s`` is for checks that need more processor seconds than ``sandbox.check_s``.
+    With an ``image`` its boxes are made of that.
 
     Example: ``Task(id="repair/clamp/3", source="palestra/Repair-v0", kind="repair", prompt="Fix
     clamp.py ...", files={"clamp.py": broken}, reference={"clamp.py": original},
@@ -211,6 +225,7 @@ class Task:
     labels: Mapping[str, str] = field(default_factory=dict)
     tree: Tree | None = None
     check_s: float = 0.0
+    image: Image | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -611,22 +626,23 @@ class SandboxProvider(Protocol):
     name: str
     guarantees: frozenset[str]
 
-    def open(self) -> AbstractAsyncContextManager[Sandbox]:
-        """A fresh, empty box; leaving the context destroys it and everything that ran in it, at
-        once or in the background."""
+    def open(self, image: Image | None = None, /) -> AbstractAsyncContextManager[Sandbox]:
+        """A fresh, empty box, of that image if one is given; leaving the context destroys it and
+        everything that ran in it, at once or in the background."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckJob:
-    """Some candidate files, or a whole ``tree`` of them, and the checks to run on them; ``check_s``
-    as in ``Task``."""
+    """Some candidate files, or a whole ``tree`` of them, and the checks to run on them, in a box of
+    ``image`` if there is one; ``check_s`` as in ``Task``."""
 
     files: Mapping[str, str]
     checks: tuple[Check, ...]
     test_files: Mapping[str, str] = field(default_factory=dict)
     tree: Mapping[str, File] = field(default_factory=dict)
     check_s: float = 0.0
+    image: Image | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,7 +127,7 @@ async def _converse(
     ticket: Ticket, world: World, prompt: Sequence[Message], clock: _Clock
 ) -> _Transcript:
     """The agent's part; its box is gone, or going, when this returns."""
-    async with boundary(SandboxError, "agent box"), world.boxes.open() as box:
+    async with boundary(SandboxError, "agent box"), world.boxes.open(ticket.task.image) as box:
         with _fault_of_the_task((UserError, PathRefused)):
             await world.env.setup(ticket.task, box)
         turns: list[Turn] = []

@@ -13,11 +13,11 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from palestra.rl.errors import SandboxError, UserError
-from palestra.rl.types import ExecResult, Sandbox
+from palestra.rl.types import ExecResult, Image, Sandbox
 from palestra.sandbox.limits import Limits
 
 GUARANTEES: Mapping[str, str] = {
@@ -42,6 +42,11 @@ MAX_WORD = (128 << 10) - 1
 MAX_WORDS = 1 << 20
 """Bytes of one word and of all words and variables of a command; Linux allows little more."""
 
+FOLDER = "/workspace"
+"""The work folder of containers whose ``BoxSpec`` names none."""
+
+_SAFE_FOLDER = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9_.-]*){1,8}")
+_SYSTEM = frozenset("bin boot dev etc lib lib32 lib64 libx32 proc run sbin sys tmp usr".split())
 _KEY = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
 
@@ -64,15 +69,17 @@ class BoxSpec:
 
     ``image`` is a container image, best by digest; empty means the backend's own (the root file
     system of this machine, read-only, for local backends; a configured default for others).
-    ``network`` is closed: there is no other setting yet. ``ttl`` (seconds) is enforced by whoever
-    keeps the box even when we are gone. ``key`` makes creation idempotent: the box of that name is
-    adopted when it exists (small letters, digits and dashes, at most 40). ``labels`` say whose it
-    is (``run``, ``task``, ``group``).
+    ``folder`` is where the work folder lies in a container (absolute; empty: /workspace); what the
+    image has there is hidden. ``network`` is closed: there is no other setting yet. ``ttl``
+    (seconds) is enforced by whoever keeps the box even when we are gone. ``key`` makes creation
+    idempotent: the box of that name is adopted when it exists (small letters, digits and dashes, at
+    most 40). ``labels`` say whose it is (``run``, ``task``, ``group``).
 
     Example: ``BoxSpec(limits=Limits(memory=1 << 30), labels={"run": "tiny-0"})``
     """
 
     image: str = ""
+    folder: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     ttl: float = 3600.0
@@ -137,15 +144,33 @@ class Backend(Keeper, Protocol):
         be handed over (a time-out, a cancellation) is removed, not forgotten."""
         ...
 
-    def open(self, spec: BoxSpec | None = None) -> AbstractAsyncContextManager[Box]:
-        """A box for the length of a ``with`` block; write it as ``return opening(self, spec)``."""
+    def open(self, spec: BoxSpec | Image | None = None, /) -> AbstractAsyncContextManager[Box]:
+        """A box for the length of a ``with`` block; write it as
+        ``return opening(self, asked(spec, own))`` with the ``BoxSpec`` of boxes that nobody
+        describes."""
         ...
 
 
+def asked(spec: BoxSpec | Image | None, own: BoxSpec) -> BoxSpec:
+    """The box that is asked for: ``own``, or one like it that is made of an image."""
+    if not isinstance(spec, Image):
+        return spec or own
+    env = {**own.env, **spec.env}
+    return replace(own, image=spec.name, folder=spec.folder, env=env)
+
+
+def work_folder(spec: BoxSpec) -> str:
+    """Where the work folder of a container is; raises ``UserError`` for a path that is not safe."""
+    folder = spec.folder or FOLDER
+    if not _SAFE_FOLDER.fullmatch(folder) or folder.split("/")[1] in _SYSTEM:
+        raise UserError(f"{folder!r} cannot be a work folder: an absolute path, not of the system")
+    return folder
+
+
 @asynccontextmanager
-async def opening(backend: Backend, spec: BoxSpec | None = None) -> AsyncIterator[Box]:
+async def opening(backend: Backend, spec: BoxSpec) -> AsyncIterator[Box]:
     """A fresh box; leaving the block destroys it and all that ran in it, cancelled or not."""
-    box = await backend.create(spec or BoxSpec())
+    box = await backend.create(spec)
     try:
         yield box
     finally:

@@ -19,6 +19,7 @@ from palestra.rl.types import (
     CheckJob,
     CheckResult,
     ExecResult,
+    File,
     Grader,
     Outcome,
     Patch,
@@ -98,7 +99,7 @@ class Runner(Protocol):
 
 
 class Fresh:
-    """Runs jobs in a fresh box of ``provider``.
+    """Runs jobs, all of one image if of any, in a fresh box of ``provider``.
 
     Example: ``[results] = await Fresh(Bubblewrap()).run([job])``
     """
@@ -110,7 +111,8 @@ class Fresh:
         self, jobs: Sequence[CheckJob], *, timeout: float = 10.0, check_s: float = CHECK_S
     ) -> list[list[CheckResult]]:
         """See ``run_checks``."""
-        async with self._provider.open() as box:
+        image = jobs[0].image if jobs else None
+        async with self._provider.open(image) as box:
             return await run_checks(jobs, box, timeout=timeout, check_s=check_s)
 
 
@@ -170,18 +172,26 @@ class _Grader:
 
 def job_of(task: Task, work: Work) -> CheckJob | str:
     """What is run to grade ``work``, or why it cannot be graded: then it failed."""
-    checks, tests = task.hidden, task.test_files
+    files: Mapping[str, str] | str = {}
+    tree: Mapping[str, File] = {}
     if task.tree is None:
         files = _artifacts(task, {} if isinstance(work, Patch) else work)
         if isinstance(files, str):
             return files
-        return CheckJob(files=files, checks=checks, test_files=tests, check_s=task.check_s)
-    if not isinstance(work, Patch):
+    elif not isinstance(work, Patch):
         return "no patch was collected"
-    tree = patched(task.tree.files, work, tests)
-    if work.refused:
-        return work.refused
-    return CheckJob(files={}, checks=checks, test_files=tests, tree=tree, check_s=task.check_s)
+    else:
+        tree = patched(task.tree.files, work, task.test_files)
+        if work.refused:
+            return work.refused
+    return CheckJob(
+        files=files,
+        checks=task.hidden,
+        test_files=task.test_files,
+        tree=tree,
+        check_s=task.check_s,
+        image=task.image,
+    )
 
 
 def _limits(checks: Sequence[Check]) -> float:

@@ -13,11 +13,13 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from palestra.rl.errors import PalestraError
+from palestra.rl.types import Image
 from palestra.sandbox import docker_settings as settings
 from palestra.sandbox.base import (
     Box,
     BoxSpec,
     CreateError,
+    asked,
     box_name,
     completed,
     opening,
@@ -80,9 +82,9 @@ class Docker(DockerKeeper):
         with ThreadPoolExecutor(1) as pool:
             self.guarantees = pool.submit(asyncio.run, self._probed()).result()
 
-    def open(self, spec: BoxSpec | None = None) -> AbstractAsyncContextManager[Box]:
+    def open(self, spec: BoxSpec | Image | None = None, /) -> AbstractAsyncContextManager[Box]:
         """A box for the length of a ``with`` block; raises ``CreateError``."""
-        return opening(self, spec or BoxSpec(limits=self._limits))
+        return opening(self, asked(spec, BoxSpec(limits=self._limits)))
 
     async def create(self, spec: BoxSpec) -> RemoteBox:
         """A fresh box, or the one whose ``key`` it is; raises ``CreateError``."""

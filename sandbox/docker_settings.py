@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from palestra.sandbox.base import BoxSpec
+from palestra.sandbox.base import BoxSpec, work_folder
 from palestra.sandbox.docker_images import Image
 from palestra.sandbox.link import BOOT
 from palestra.sandbox.owner import Owner
-from palestra.sandbox.remote import FOLDER
 
 LABEL = "palestra."
 BOX = LABEL + "box"
@@ -108,7 +107,7 @@ def mounts(plan: Plan) -> dict[str, str]:
     base = f"rw,nosuid,nodev,nr_inodes={_INODES}"
     hidden = dict.fromkeys(plan.image.volumes, "ro,noexec,nosuid,nodev,size=4096")
     return hidden | {
-        FOLDER: f"{base},exec,{own},size={limits.memory * 3 // 8}",
+        work_folder(plan.spec): f"{base},exec,{own},size={limits.memory * 3 // 8}",
         "/tmp": f"{base},exec,mode=1777,size={min(limits.tmp, limits.memory // 4)}",
     }
 
@@ -127,8 +126,8 @@ def labels(plan: Plan, now: float) -> dict[str, str]:
 
 
 def shape(plan: Plan) -> str:
-    """Equal for boxes that may stand for each other: same image, limits and runtime."""
-    facts = [plan.image.id, asdict(plan.spec.limits), plan.cpus, plan.runtime]
+    """Equal for boxes that may stand for each other: same image, folder, limits and runtime."""
+    facts = [plan.image.id, plan.spec.folder, asdict(plan.spec.limits), plan.cpus, plan.runtime]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from palestra.rl.types import Image
 from palestra.sandbox import kubernetes_pod as pods
 from palestra.sandbox import kubernetes_status as status
 from palestra.sandbox import kubernetes_ways as ways
@@ -22,6 +23,7 @@ from palestra.sandbox.base import (
     CreateError,
     Found,
     TransportError,
+    asked,
     box_name,
     completed,
     opening,
@@ -123,9 +125,9 @@ class Kubernetes:
         kept = "; agent-sandbox keeps some ready" if self._pool else ""
         return ways.MEANING[self.transport] + kept
 
-    def open(self, spec: BoxSpec | None = None) -> AbstractAsyncContextManager[Box]:
+    def open(self, spec: BoxSpec | Image | None = None, /) -> AbstractAsyncContextManager[Box]:
         """A box for the length of a ``with`` block; raises ``CreateError``."""
-        return opening(self, spec or BoxSpec(limits=self._limits))
+        return opening(self, asked(spec, BoxSpec(limits=self._limits)))
 
     async def create(self, spec: BoxSpec) -> RemoteBox:
         """A fresh box, or the one whose ``key`` it is; raises ``CreateError``."""

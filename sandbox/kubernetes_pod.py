@@ -16,10 +16,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from palestra.sandbox.base import BoxSpec, Found
+from palestra.sandbox.base import BoxSpec, Found, work_folder
 from palestra.sandbox.kubernetes_injection import injected
 from palestra.sandbox.link import BOOT
-from palestra.sandbox.remote import FOLDER
 
 BOX, EXPIRES = "palestra/box", "palestra/expires-at"
 SHAPE, LABELS = "palestra/shape", "palestra/labels"
@@ -171,8 +170,8 @@ def selectors(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def shape(plan: Plan) -> str:
-    """Equal for boxes that may stand for each other: same image, limits and runtime."""
-    facts = [plan.image, asdict(plan.spec.limits), plan.cpus, plan.runtime]
+    """Equal for boxes that may stand for each other: same image, folder, limits and runtime."""
+    facts = [plan.image, plan.spec.folder, asdict(plan.spec.limits), plan.cpus, plan.runtime]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -198,7 +197,7 @@ def _folders(spec: BoxSpec) -> dict[str, tuple[str, int]]:
     """Folders that can be written to: in memory, of which they leave a quarter to processes."""
     memory = spec.limits.memory
     return {
-        "work": (FOLDER, memory * 3 // 8),
+        "work": (work_folder(spec), memory * 3 // 8),
         "tmp": ("/tmp", min(spec.limits.tmp, memory // 4)),
         "shm": ("/dev/shm", memory // 8),
     }

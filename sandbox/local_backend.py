@@ -7,8 +7,9 @@ import shutil
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+from palestra.rl.types import Image
 from palestra.sandbox import workspace
-from palestra.sandbox.base import Box, BoxSpec, CreateError, box_name, opening
+from palestra.sandbox.base import Box, BoxSpec, CreateError, asked, box_name, opening
 from palestra.sandbox.keeper import LocalKeeper, destroy
 from palestra.sandbox.limits import Limits
 from palestra.sandbox.local import Launch, LocalBox
@@ -41,9 +42,9 @@ class LocalBackend(LocalKeeper):
         """How commands run in the box of this folder, which holds ``work`` and ``tmp``."""
         raise NotImplementedError
 
-    def open(self, spec: BoxSpec | None = None) -> AbstractAsyncContextManager[Box]:
+    def open(self, spec: BoxSpec | Image | None = None, /) -> AbstractAsyncContextManager[Box]:
         """A box for the length of a ``with`` block; raises ``CreateError``."""
-        return opening(self, spec or BoxSpec(limits=self.limits))
+        return opening(self, asked(spec, BoxSpec(limits=self.limits)))
 
     async def create(self, spec: BoxSpec) -> LocalBox:
         """A fresh box, or the one whose ``key`` it is; raises ``CreateError``.

@@ -93,7 +93,8 @@ def _planned(job: CheckJob, suite: list[int], secret: tuple[int, int]) -> dict[s
     proxied = (ScriptCheck, UnitCheck)
     tests = [i for i, check in enumerate(job.checks) if isinstance(check, proxied)]
     found = {"files": files, "calls": calls, "tests": tests, "suite": suite, "secret": secret}
-    return {**found, "programs": _programs(job)}
+    folder = job.image.folder if job.image else ""
+    return {**found, "programs": _programs(job), "folder": folder}
 
 
 def _programs(job: CheckJob) -> list[int]:

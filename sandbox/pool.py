@@ -13,7 +13,8 @@ from functools import partial
 from types import TracebackType
 
 from palestra.rl.errors import SandboxError
-from palestra.sandbox.base import Backend, Box, BoxSpec, Found, completed
+from palestra.rl.types import Image
+from palestra.sandbox.base import Backend, Box, BoxSpec, Found, asked, completed
 from palestra.sandbox.breaker import PoolStopped
 from palestra.sandbox.config import PoolConfig
 from palestra.sandbox.fleet import POOL, Fleet
@@ -79,9 +80,9 @@ class Pool:
         if self._fleet.left and error is None:
             raise SandboxError(self._fleet.left)
 
-    def open(self, spec: BoxSpec | None = None) -> AbstractAsyncContextManager[Box]:
+    def open(self, spec: BoxSpec | Image | None = None, /) -> AbstractAsyncContextManager[Box]:
         """A box for the length of a ``with`` block; afterwards it is removed in the background."""
-        return self._leasing(spec or self._first)
+        return self._leasing(asked(spec, self._first))
 
     async def create(self, spec: BoxSpec) -> Leased:
         """A ready box, or one made now; to be closed. Raises ``CreateError`` (of stage queue,

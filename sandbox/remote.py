@@ -17,6 +17,7 @@ from palestra.sandbox.base import (
     as_words,
     completed,
     refused,
+    work_folder,
 )
 from palestra.sandbox.inbox import FREEZE, NO_PROCESS, OOM, PING
 from palestra.sandbox.link import Answer, Link, LinkLost, Unfinished
@@ -25,9 +26,8 @@ from palestra.sandbox.process import REPORT_BYTES, REPORT_VARIABLE
 if TYPE_CHECKING:
     from palestra.sandbox.inbox_processes import Config
 
-FOLDER = "/workspace"
 USER = (10001, 10001)
-"""Work folder, user and group of commands."""
+"""User and group of commands."""
 
 _HEAD = 4096
 _GRACE_S = 15.0
@@ -56,10 +56,11 @@ def configuration(spec: BoxSpec, *, machine: str, ttl: float, orphan_s: float) -
     """What a supervisor is told. ``machine`` is the architecture that it runs on (the filter of
     system calls is left out for those we have none for); after its connection ends it stays for
     ``orphan_s`` seconds."""
+    folder = work_folder(spec)
     return {
         "user": USER,
-        "folder": FOLDER,
-        "env": {"HOME": FOLDER, "LANG": "C.UTF-8", "TMPDIR": "/tmp"},
+        "folder": folder,
+        "env": {"HOME": folder, "LANG": "C.UTF-8", "TMPDIR": "/tmp"},
         "rlimits": {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": spec.limits.files, "RLIMIT_NOFILE": 4096},
         "filter": seccomp.build(machine=machine) if seccomp.available(machine) else b"",
         "ttl": ttl,

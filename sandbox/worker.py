@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     class Job(TypedDict):
         """One candidate: its files (bytes, mode), ``(index, module, function, arguments)``, its
-        tests, those of a suite, its runs as a program, and the limit of a check in seconds."""
+        tests, those of a suite, its runs as a program, the limit of a check in seconds, and the
+        folder that the files go to (empty: a new one)."""
 
         files: dict[str, tuple[bytes, int]]
         calls: list[tuple[int, str, str, bytes]]
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         programs: list[int]
         secret: tuple[int, int]
         check_s: float
+        folder: str
 
     class Plan(TypedDict):
         """What the host asks for; tests follow on standard input as ``secret`` bytes."""
@@ -272,7 +274,7 @@ class Supervisor:
         os.setpgid(0, 0)
         keep_only(fds)
         limit(self._plan["memory"])
-        folder = f"{_TMP}/job-{self._number}-{os.getpid()}"
+        folder = self._job["folder"] or f"{_TMP}/job-{self._number}-{os.getpid()}"
         lay_out(folder, files)
         os.chdir(folder)
         sys.path[:0] = [folder, f"{folder}/src"]
@@ -463,8 +465,11 @@ def import_sites() -> None:
 
 
 def lay_out(folder: str, files: dict[str, tuple[bytes, int]]) -> None:
-    """Write files with their modes."""
-    os.mkdir(folder)  # noqa: PTH102
+    """Write files with their modes into a folder that has nothing else then."""
+    try:
+        os.mkdir(folder)  # noqa: PTH102
+    except FileExistsError:
+        empty(folder)
     for path, (data, mode) in files.items():
         full = f"{folder}/{path}"
         if "/" in path:
@@ -473,6 +478,18 @@ def lay_out(folder: str, files: dict[str, tuple[bytes, int]]) -> None:
         fd = os.open(full, flags, mode)
         write(fd, data)
         os.close(fd)
+
+
+def empty(folder: str) -> None:
+    """Remove what an earlier start of the same job left."""
+    import shutil
+
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)  # noqa: PTH108
 
 
 def load(name: str) -> object:

@@ -93,7 +93,7 @@ class Folders:
     opened = 0
     closed = 0
 
-    def open(self) -> AbstractAsyncContextManager[Sandbox]:
+    def open(self, image: object = None) -> AbstractAsyncContextManager[Sandbox]:
         return self._open()
 
     @asynccontextmanager

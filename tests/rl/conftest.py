@@ -101,7 +101,7 @@ class Memories:
     guarantees: frozenset[str] = frozenset()
     opened = 0
 
-    def open(self) -> AbstractAsyncContextManager[Sandbox]:
+    def open(self, image: object = None) -> AbstractAsyncContextManager[Sandbox]:
         return self._open()
 
     @asynccontextmanager

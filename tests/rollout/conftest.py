@@ -135,7 +135,7 @@ class Memories:
         self.open_now = 0
         self.open_at_most = 0
 
-    def open(self) -> AbstractAsyncContextManager[Sandbox]:
+    def open(self, image: object = None) -> AbstractAsyncContextManager[Sandbox]:
         return self._open()
 
     @asynccontextmanager

@@ -369,7 +369,7 @@ class BrokenBoxes:
         self.error = error
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Sandbox]:
+    async def open(self, image: object = None) -> AsyncIterator[Sandbox]:
         async with self.inner.open() as box:
             write = box.write
 

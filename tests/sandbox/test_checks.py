@@ -497,7 +497,7 @@ def test_a_box_that_fails_is_an_infrastructure_failure() -> None:
     class NoBoxes:
         name, guarantees = "none", frozenset[str]()
 
-        def open(self) -> object:
+        def open(self, image: object = None) -> object:
             raise SandboxError("out of boxes")
 
     grader = make_grader(NoBoxes())  # type: ignore[arg-type]

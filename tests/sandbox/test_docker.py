@@ -531,8 +531,8 @@ def test_a_box_that_is_taken_away_is_no_verdict(docker: Docker) -> None:
         guarantees = docker.guarantees
 
         @asynccontextmanager
-        async def open(self) -> Any:
-            async with opening(docker) as box:
+        async def open(self, image: object = None) -> Any:
+            async with opening(docker, BoxSpec()) as box:
                 await docker.remove(box.name)
                 yield box
 

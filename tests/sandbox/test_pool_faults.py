@@ -91,7 +91,7 @@ class Boxes:
     async def remove(self, name: str) -> None:
         self.held.pop(name, None)
 
-    def open(self, spec: BoxSpec | None = None) -> None:
+    def open(self, spec: BoxSpec | None = None, /) -> None:
         raise NotImplementedError
 
 

@@ -242,7 +242,7 @@ class Careless:
         self.guarantees = boxes.guarantees
         self.boxes, self.how = boxes, how
 
-    def open(self) -> AbstractAsyncContextManager[Sandbox]:
+    def open(self, image: object = None) -> AbstractAsyncContextManager[Sandbox]:
         return self.around()
 
     @asynccontextmanager
