@@ -19,6 +19,7 @@ from palestra.sandbox.checks import make_grader, run_checks
 from palestra.sandbox.config import SandboxConfig
 from palestra.sandbox.keeper import reap
 from palestra.sandbox.pool import Pool
+from palestra.sandbox.verifier import verifying
 from palestra.sandbox.warm import warm
 
 
@@ -74,12 +75,11 @@ def _backend(config: SandboxConfig, *, unsafe_local: bool) -> Backend:
 
 def _boxes(config: SandboxConfig, backend: Backend, provider: SandboxProvider) -> Boxes:
     kept = warm(backend, spare=config.max_boxes)
+    grader = make_grader(kept or provider, concurrency=config.max_boxes, check_s=config.check_s)
     return Boxes(
         provider=provider,
         run_checks=partial(kept.run_checks if kept else run_checks, check_s=config.check_s),
-        grader=AnswerGrader(
-            make_grader(kept or provider, concurrency=config.max_boxes, check_s=config.check_s)
-        ),
+        grader=AnswerGrader(verifying(grader, provider)),
     )
 
 

@@ -28,7 +28,8 @@ LATER = {
 """Commands of the contract that are not in this version."""
 
 SOURCE = (
-    "format:path (repair:, repair:DIR, mbpp:FILE, humaneval:FILE, jsonl:FILE) or an environment"
+    "format:path (repair:, repair:DIR, mbpp:FILE, humaneval:FILE, swebench:FILE, harbor:DIR,"
+    " jsonl:FILE) or an environment"
 )
 
 
@@ -113,24 +114,29 @@ def _add_export(commands: Commands[Parser]) -> None:
 
 
 def _add_tasks(commands: Commands[Parser]) -> None:
-    tasks = _command(commands, "tasks", "check or show the tasks of a source", "")
-    actions = tasks.add_subparsers(dest="action", metavar="check|show", required=True)
+    tasks = _command(commands, "tasks", "check, show or export the tasks of a source", "")
+    actions = tasks.add_subparsers(dest="action", metavar="check|show|export", required=True)
     what = "reference solutions score 1, doing nothing scores 0, repeats agree"
     check = _command(actions, "check", what, "tasks:check")
     show = _command(actions, "show", "the tasks of a source, or one of them", "tasks:show")
+    export = _command(actions, "export", "write tasks in another format", "tasks:export")
     score = _command(commands, "score", "grade given solutions without a model", "tasks:score")
-    for parser in (check, show, score):
+    for parser in (check, show, export, score):
         parser.add_argument("source", metavar="SOURCE", help=SOURCE)
         _set(parser, "a value of [sandbox], e.g. --set sandbox.backend=docker (repeatable)")
         _unsafe(parser)
+    for parser in (check, show, score):
         _json(parser)
-    for parser in (check, show):
+    for parser in (check, show, export):
         _limit(parser)
     what = "also try the attacks of docs/sandboxes.md on every task; 1 when one gains anything"
     check.add_argument("--red-team", action="store_true", help=what)
     what = "gradings of each reference, which must agree (default 3)"
     check.add_argument("--repeats", type=_positive, default=3, metavar="N", help=what)
     check.add_argument("--html", metavar="FILE", help="also write the report as an HTML file")
+    what = "harbor: task directories of Harbor"
+    export.add_argument("--format", choices=["harbor"], required=True, help=what)
+    export.add_argument("--out", metavar="DIR", required=True, help="a new folder to write to")
     show.add_argument("id", nargs="?", metavar="ID", help="a task's id, or how it begins")
     what = "rows of {task_id, completion} or {task_id, files}"
     score.add_argument("--solutions", required=True, metavar="FILE.jsonl", help=what)

@@ -72,12 +72,16 @@ async def collect(task: Task, box: Sandbox) -> Work:
 
 
 def work_of(task: Task, files: Mapping[str, str]) -> Work:
-    """What is collected from an agent that wrote ``files`` and nothing else."""
+    """What is collected from an agent that wrote ``files`` and nothing else, new scripts (``#!``)
+    as executable files."""
     if task.tree is None:
         return {path: text.encode() for path, text in files.items() if path in task.artifacts}
     before = task.tree.files
     changed = {
-        path: File(data=text.encode(), executable=path in before and before[path].executable)
+        path: File(
+            data=text.encode(),
+            executable=before[path].executable if path in before else text.startswith("#!"),
+        )
         for path, text in files.items()
     }
     return Patch(files={p: file for p, file in changed.items() if before.get(p) != file})

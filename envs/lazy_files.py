@@ -39,6 +39,15 @@ class LazyFiles(Mapping[str, File]):
         return len(self._load())
 
 
+def digest(files: Mapping[str, File]) -> str:
+    """Equal for equal files, for a key of ``kept_files``: names of commits and images may move."""
+    found = hashlib.sha256()
+    for path, file in sorted(files.items()):
+        found.update(repr((path, file.executable, len(file.data))).encode(errors="replace"))
+        found.update(file.data)
+    return found.hexdigest()
+
+
 async def kept_files(
     cache: Path | None, key: str, make: Callable[[], Awaitable[Mapping[str, File]]]
 ) -> Mapping[str, File]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -90,13 +90,11 @@ async def lazy_tasks(
         if parts := task.labels.get("left_out"):
             skipped.append(Skipped(id=name, reason=f"a part of it: {parts}"))
         ids.add(task.id)
-        envs.add(_env(task))
+        envs.add(env_of(task))
         keys.append(key)
-    if len(envs) > 1:
-        raise UserError(f"{source} mixes tasks of {', '.join(sorted(envs))}")
     return TaskSet(
         source=source,
-        env=envs.pop() if envs else Complete.name,
+        env=one_env(source, envs),
         tasks=LazyTasks(keys, found.make),
         skipped=tuple(skipped),
     )
@@ -106,6 +104,13 @@ async def _problem(task: Task, ids: set[str], needs: Needs) -> str:
     return "there is one of this id" if task.id in ids else await needs.lacking(task)
 
 
-def _env(task: Task) -> str:
+def one_env(source: str, envs: Collection[str]) -> str:
+    """The environment that plays a source; raises ``UserError`` where there are several."""
+    if len(envs) > 1:
+        raise UserError(f"{source} mixes tasks of {', '.join(sorted(envs))}")
+    return next(iter(envs), Complete.name)
+
+
+def env_of(task: Task) -> str:
     """The environment that plays a task."""
     return {"repair": Repair.name, "complete": Complete.name}.get(task.kind, task.source)

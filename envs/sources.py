@@ -10,6 +10,7 @@
 ``quixbugs:DIR``           a checkout of QuixBugs
 ``swebench:PATH``          SWE-bench rows (.json, .jsonl, .parquet); see ``swebench``
 ``math:PATH``              rows of GSM8K, MATH, AIME and the like
+``harbor:DIR``             Harbor task directories; see ``harbor``
 ``NAMESPACE/Name-v0``      the tasks of a registered environment (``Env.tasks``)
 ``jsonl:PATH``             tasks of your own; the format is described in ``task_json``
 
@@ -26,7 +27,8 @@ from pathlib import Path
 from palestra.envs.corpus_loader import shipped_functions
 from palestra.envs.folders import folder_programs
 from palestra.envs.formats import FOLDERS, ROWS
-from palestra.envs.lazy_source import entries, lazy_tasks
+from palestra.envs.harbor import harbor_tasks
+from palestra.envs.lazy_source import entries, env_of, lazy_tasks, one_env
 from palestra.envs.programs import Function, Program, program
 from palestra.envs.records import mbpp_function
 from palestra.envs.registry import make
@@ -45,6 +47,7 @@ FORMATS = (
     *(f"{name}:PATH" for name in ROWS),
     *(f"{name}:DIR" for name in FOLDERS),
     "swebench:PATH",
+    "harbor:DIR",
 )
 
 
@@ -90,6 +93,12 @@ async def load(
         path, most = _path(kind, rest), limit if split is None else None
         found, bad = await swebench_tasks(path, provider, cache=cache, limit=most)
         return _part(source, SWE.name, found, bad, split, limit)
+    if kind == "harbor":
+        path, most = _path(kind, rest), limit if split is None else None
+        found, bad = await harbor_tasks(path, provider, cache=cache, limit=most)
+        return _part(
+            source, one_env(source, {env_of(task) for task in found}), found, bad, split, limit
+        )
     if kind not in (*ROWS, *FOLDERS):
         raise UserError(f"unknown task source {source!r}; there are: {', '.join(FORMATS)}")
     found_there = entries(kind, _path(kind, rest))

@@ -61,7 +61,7 @@ async def swebench_tasks(
             break
         try:
             tasks.append(await _task(instance(record(row)), place))
-        except BadRow as error:
+        except (BadRow, UserError) as error:
             skipped.append(Skipped(id=f"{path.name} row {number}", reason=str(error)))
     return tasks, tuple(skipped)
 

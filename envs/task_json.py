@@ -4,7 +4,7 @@ A row has the fields of ``Task``; ``visible``, ``test_files``, ``labels`` and ``
 left out, and with a ``tree`` (``tree_json``), which is the agent's work then, ``files`` and
 ``artifacts`` too. ``image``, if there is one, has the ``name`` of a container image, its ``folder``
 and ``env``. A check is an object with ``type`` ``call``, ``script``, ``unit``, ``suite``,
-``program``, ``appended`` or ``answer`` and the fields of that record::
+``program``, ``appended``, ``answer`` or ``verifier`` and the fields of that record::
 
     {"id": "add/1", "source": "acme", "kind": "repair", "prompt": "Fix add.py ...",
      "files": {"add.py": "def add(a, b):\\n    return a - b\\n"},
@@ -37,6 +37,7 @@ from palestra.rl.types import (
     SuiteCheck,
     Task,
     UnitCheck,
+    VerifierCheck,
 )
 
 _FIELDS = frozenset(Task.__dataclass_fields__)
@@ -50,6 +51,7 @@ _KINDS: Mapping[type, str] = {
     ProgramCheck: "program",
     AppendedCheck: "appended",
     AnswerCheck: "answer",
+    VerifierCheck: "verifier",
 }
 
 
@@ -69,7 +71,7 @@ def task_to_json(task: Task) -> dict[str, Json]:
         row["tree"] = tree_to_json(task.tree)
         row = {name: value for name, value in row.items() if name not in _REPLACED}
     if task.image is not None:
-        row["image"] = {**asdict(task.image), "env": dict(task.image.env)}
+        row["image"] = {**asdict(task.image), "scratch": list(task.image.scratch)}
     return row
 
 
@@ -133,10 +135,15 @@ def _checks(row: Mapping[str, Json], name: str) -> tuple[Check, ...]:
 
 
 def _image(value: Json) -> Image:
-    if not isinstance(value, dict) or value.keys() - {"name", "folder", "env"}:
-        raise BadRow("field image: not an object of name, folder and env")
+    if not isinstance(value, dict) or value.keys() - {"name", "folder", "env", "scratch"}:
+        raise BadRow("field image: not an object of name, folder, env and scratch")
     folder = text_field({"folder": "", **value}, "folder")
-    return Image(name=text_field(value, "name"), folder=folder, env=_texts(value, "env"))
+    return Image(
+        name=text_field(value, "name"),
+        folder=folder,
+        env=_texts(value, "env"),
+        scratch=tuple(list_field(value, "scratch", optional=True)),
+    )
 
 
 def _check(item: Mapping[str, Json]) -> Check:
@@ -162,6 +169,12 @@ def _check(item: Mapping[str, Json]) -> Check:
     if kind == "script":
         names = tuple(list_field(item, "names"))
         return ScriptCheck(id=identity, module=module, names=names, code=text_field(item, "code"))
+    if kind == "verifier":
+        seconds = item.get("timeout", 600.0)
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+            raise BadRow("field timeout: not a number of seconds")
+        script, env = text_field(item, "script"), _texts(item, "env")
+        return VerifierCheck(id=identity, script=script, timeout=float(seconds), env=env)
     if kind not in ("program", "appended"):
         raise BadRow(f"field type: not {', '.join(_KINDS.values())}")
     argv = tuple(list_field(item, "argv"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from palestra.rewards.budget import submitted
 from palestra.rewards.format import well_formed
 from palestra.rewards.tests_pass import tests_fraction, tests_pass
+from palestra.rewards.verifier import verifier
 from palestra.rl.plugins import Registry
 from palestra.rl.types import RewardFn
 
@@ -20,5 +21,6 @@ REWARDS: Registry[RewardFn] = Registry(
         "tests_fraction": tests_fraction,
         "well_formed": well_formed,
         "submitted": submitted,
+        "verifier": verifier,
     },
 )

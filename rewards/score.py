@@ -28,7 +28,8 @@ class Weighted:
 async def score(
     trajectory: Trajectory, box: Sandbox | None, rewards: Mapping[str, Weighted]
 ) -> Reward:
-    """Run every reward function and return the weighted sum with its unweighted parts.
+    """Run every reward function and return the weighted sum with its unweighted parts; each of
+    several rewards that the task's verifier wrote is a part for people, ``verifier/NAME``.
 
     Raises ``RewardError`` when a function raises anything of its own or returns a value that is not
     a finite number; an error that is already ours passes through.
@@ -40,4 +41,8 @@ async def score(
         if not math.isfinite(value):
             raise RewardError(f"reward {name}: {value} is not a finite number")
         parts[name] = value
-    return Reward(total=sum(parts[n] * w.weight for n, w in rewards.items()), parts=parts)
+    total = sum(parts[n] * w.weight for n, w in rewards.items())
+    written = trajectory.verdict.rewards if trajectory.verdict else {}
+    if len(written) > 1:
+        parts |= {f"verifier/{name}": value for name, value in written.items()}
+    return Reward(total=total, parts=parts)

@@ -135,8 +135,32 @@ class AnswerCheck:
     path: str = "answer.txt"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifierCheck:
+    """A script that runs beside the work and writes rewards, as the verifier of a Harbor task does.
+
+    The weakest kind: what it runs of the work could write them, too. All files of
+    ``Task.test_files`` are laid out in ``/tests``, of which ``script`` is run by bash for at most
+    ``timeout`` seconds with the variables ``env``. It passes when every reward is 1 or more.
+
+    Example: ``VerifierCheck(id="verifier", script="test.sh")``
+    """
+
+    id: str
+    script: str
+    timeout: float = 600.0
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
 Check: TypeAlias = (
-    CallCheck | ScriptCheck | UnitCheck | SuiteCheck | ProgramCheck | AppendedCheck | AnswerCheck
+    CallCheck
+    | ScriptCheck
+    | UnitCheck
+    | SuiteCheck
+    | ProgramCheck
+    | AppendedCheck
+    | AnswerCheck
+    | VerifierCheck
 )
 
 
@@ -183,7 +207,9 @@ class Patch:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
     """A container image that the boxes of a task are made of. ``folder`` is where in it their work
-    folder lies (absolute; empty: the backend's own), ``env`` has variables of their commands.
+    folder lies (absolute; empty: the backend's own), ``scratch`` names further folders that are
+    empty at first and can be written to, and ``env`` has variables of their commands. Without a
+    ``name`` they are as the backend makes them otherwise.
 
     Example: ``Image(name="swebench/sweb.eval.x86_64.acme_1776_calc-1", folder="/testbed")``
     """
@@ -191,6 +217,7 @@ class Image:
     name: str
     folder: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
+    scratch: tuple[str, ...] = ()
 
 
 Work: TypeAlias = Mapping[str, bytes] | Patch
@@ -326,6 +353,7 @@ LOST = frozenset({Outcome.TASK_FAILURE, Outcome.INFRA_FAILURE})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What the grader saw: one entry per expected check; a check that never reported is False.
+    ``rewards`` are those that a task's own verifier wrote, by name.
 
     Example: ``Verdict(outcome=Outcome.GRADED, passed={"clamp#0": True, "clamp#1": False})``
     """
@@ -333,6 +361,7 @@ class Verdict:
     outcome: Outcome
     passed: Mapping[str, bool] = field(default_factory=dict)
     reason: str = ""
+    rewards: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def solved(self) -> bool:

@@ -69,17 +69,19 @@ class BoxSpec:
 
     ``image`` is a container image, best by digest; empty means the backend's own (the root file
     system of this machine, read-only, for local backends; a configured default for others).
-    ``folder`` is where the work folder lies in a container (absolute; empty: /workspace); what the
-    image has there is hidden. ``network`` is closed: there is no other setting yet. ``ttl``
-    (seconds) is enforced by whoever keeps the box even when we are gone. ``key`` makes creation
-    idempotent: the box of that name is adopted when it exists (small letters, digits and dashes, at
-    most 40). ``labels`` say whose it is (``run``, ``task``, ``group``).
+    ``folder`` is where the work folder lies in it (absolute; empty: /workspace), and hides what the
+    image has there; ``scratch`` are more folders like /tmp. ``network`` is closed: there is no
+    other setting yet. ``ttl`` (seconds) is enforced by whoever keeps the box even when we are gone.
+    ``key`` makes creation idempotent: the box of that name is adopted when it exists (small
+    letters, digits and dashes, at most 40). ``labels`` say whose it is (``run``, ``task``,
+    ``group``).
 
     Example: ``BoxSpec(limits=Limits(memory=1 << 30), labels={"run": "tiny-0"})``
     """
 
     image: str = ""
     folder: str = ""
+    scratch: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     ttl: float = 3600.0
@@ -156,14 +158,18 @@ def asked(spec: BoxSpec | Image | None, own: BoxSpec) -> BoxSpec:
     if not isinstance(spec, Image):
         return spec or own
     env = {**own.env, **spec.env}
-    return replace(own, image=spec.name, folder=spec.folder, env=env)
+    return replace(own, image=spec.name, folder=spec.folder, scratch=spec.scratch, env=env)
 
 
 def work_folder(spec: BoxSpec) -> str:
-    """Where the work folder of a container is; raises ``UserError`` for a path that is not safe."""
+    """Where the work folder of a container is; raises ``UserError`` for a path that is not safe,
+    of this or of ``scratch``."""
     folder = spec.folder or FOLDER
-    if not _SAFE_FOLDER.fullmatch(folder) or folder.split("/")[1] in _SYSTEM:
-        raise UserError(f"{folder!r} cannot be a work folder: an absolute path, not of the system")
+    for path in (folder, *spec.scratch):
+        if not _SAFE_FOLDER.fullmatch(path) or path.split("/")[1] in _SYSTEM:
+            raise UserError(
+                f"{path!r} cannot be a work folder: an absolute path, not of the system"
+            )
     return folder
 
 

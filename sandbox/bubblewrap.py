@@ -15,7 +15,7 @@ from pathlib import Path
 from palestra.rl.errors import SandboxError
 from palestra.rl.types import ExecResult
 from palestra.sandbox import local_reset, seccomp, workspace
-from palestra.sandbox.base import Box, BoxSpec
+from palestra.sandbox.base import FOLDER, Box, BoxSpec, work_folder
 from palestra.sandbox.limits import Limits, cgroup_guarantees
 from palestra.sandbox.local import PYTHON, SEARCH_PATH, Launch, WarmLaunch, Wrap, file_with
 from palestra.sandbox.local_backend import LocalBackend
@@ -24,8 +24,7 @@ from palestra.sandbox.process import Command, Ended
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = ("group", "ld.so.cache", "ld.so.conf", "localtime", "nsswitch.conf", "passwd", "mime.types")
 _ETC_FOLDERS = ("alternatives", "ld.so.conf.d")
-_INSIDE = "/workspace"
-_ENVIRONMENT = {"PATH": SEARCH_PATH, "HOME": _INSIDE, "LANG": "C.UTF-8", "TMPDIR": "/tmp"}
+_ENVIRONMENT = {"PATH": SEARCH_PATH, "LANG": "C.UTF-8", "TMPDIR": "/tmp"}
 
 
 # Opened for appending and never written to: a probe must not change the machine it probes.
@@ -49,6 +48,7 @@ class Bubblewrap(LocalBackend):
     """
 
     name = "bubblewrap"
+    places = True
 
     def __init__(self, *, root: Path | None = None, limits: Limits | None = None) -> None:
         super().__init__(root=root, limits=limits)
@@ -70,8 +70,8 @@ class Bubblewrap(LocalBackend):
 
     def launch(self, folder: Path, spec: BoxSpec) -> Launch:
         """One bwrap per command: its namespaces end with it, and so does all that it started."""
-        base = self._base(folder / "work", spec.limits, self.user)
-        wrap = self._wrapper(base, self.user, self._filter)
+        base = self._base(folder / "work", spec, self.user)
+        wrap = self._wrapper(base, self.user, self._filter, home=work_folder(spec))
         return Launch(wrap=wrap, told=_told)
 
     def warm(self, limits: Limits) -> WarmLaunch:
@@ -83,7 +83,7 @@ class Bubblewrap(LocalBackend):
         if not self._filter:
             raise SandboxError("no seccomp filter for this machine")
         words = [*_namespaces(self.user, nesting=True), *_mounts(limits, proc_writable=True)]
-        words += ["--dir", _INSIDE, "--remount-ro", "/", "--chdir", _INSIDE]
+        words += ["--dir", FOLDER, "--remount-ro", "/", "--chdir", FOLDER]
         wrap = self._wrapper(words, None, seccomp.build(nesting=True))
         return WarmLaunch(wrap=wrap, user=self.user)
 
@@ -100,13 +100,15 @@ class Bubblewrap(LocalBackend):
         """What is the same for all fresh boxes; raises ``OSError``."""
         return local_reset.fingerprint(box)
 
-    def _wrapper(self, base: Sequence[str], user: int | None, filter: bytes) -> Wrap:
+    def _wrapper(
+        self, base: Sequence[str], user: int | None, filter: bytes, *, home: str = FOLDER
+    ) -> Wrap:
         def wrap(argv: Sequence[str], env: Mapping[str, str], status: int) -> Command:
             copied = list(_opened(_ETC))
             fds = [fd for _, fd in copied]
             words = [word for path, fd in copied for word in _file(path, fd)]
             words += [*base, "--json-status-fd", str(status)]
-            for key, value in {**_ENVIRONMENT, **env}.items():
+            for key, value in {**_ENVIRONMENT, "HOME": home, **env}.items():
                 words += ["--setenv", key, value]
             if filter:
                 fds.append(file_with(filter))
@@ -119,16 +121,18 @@ class Bubblewrap(LocalBackend):
 
         return wrap
 
-    def _base(self, work: Path, limits: Limits, user: int | None) -> list[str]:
-        words = [*_namespaces(user), *_mounts(limits)]
-        return [*words, "--bind", str(work), _INSIDE, "--remount-ro", "/", "--chdir", _INSIDE]
+    def _base(self, work: Path, spec: BoxSpec, user: int | None) -> list[str]:
+        words, inside = [*_namespaces(user), *_mounts(spec.limits)], work_folder(spec)
+        for path in spec.scratch:
+            words += ["--perms", "1777", "--size", str(spec.limits.tmp), "--tmpfs", path]
+        return [*words, "--bind", str(work), inside, "--remount-ro", "/", "--chdir", inside]
 
     def _tried(self, user: int | None) -> str:
         """What is wrong with boxes whose commands run as ``user``; empty if nothing is."""
         try:
             with tempfile.TemporaryDirectory(prefix="palestra-probe-") as folder:
                 work = workspace.furnish(Path(folder), "work", user)
-                base = self._base(work, self.limits, user)
+                base = self._base(work, BoxSpec(limits=self.limits), user)
                 tried = subprocess.run(
                     [self._program, *base, "--", *_becoming(user), "/bin/sh", "-c", _PROBE],
                     env={},

@@ -172,18 +172,16 @@ class _Grader:
 
 def job_of(task: Task, work: Work) -> CheckJob | str:
     """What is run to grade ``work``, or why it cannot be graded: then it failed."""
-    files: Mapping[str, str] | str = {}
-    tree: Mapping[str, File] = {}
     if task.tree is None:
         files = _artifacts(task, {} if isinstance(work, Patch) else work)
-        if isinstance(files, str):
-            return files
-    elif not isinstance(work, Patch):
+        return files if isinstance(files, str) else _job(task, files, {})
+    if not isinstance(work, Patch):
         return "no patch was collected"
-    else:
-        tree = patched(task.tree.files, work, task.test_files)
-        if work.refused:
-            return work.refused
+    tree = patched(task.tree.files, work, task.test_files)
+    return work.refused or _job(task, {}, tree)
+
+
+def _job(task: Task, files: Mapping[str, str], tree: Mapping[str, File]) -> CheckJob:
     return CheckJob(
         files=files,
         checks=task.hidden,

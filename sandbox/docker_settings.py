@@ -108,6 +108,7 @@ def mounts(plan: Plan) -> dict[str, str]:
     hidden = dict.fromkeys(plan.image.volumes, "ro,noexec,nosuid,nodev,size=4096")
     return hidden | {
         work_folder(plan.spec): f"{base},exec,{own},size={limits.memory * 3 // 8}",
+        **dict.fromkeys(plan.spec.scratch, f"{base},exec,{own},size={limits.tmp}"),
         "/tmp": f"{base},exec,mode=1777,size={min(limits.tmp, limits.memory // 4)}",
     }
 
@@ -127,7 +128,13 @@ def labels(plan: Plan, now: float) -> dict[str, str]:
 
 def shape(plan: Plan) -> str:
     """Equal for boxes that may stand for each other: same image, folder, limits and runtime."""
-    facts = [plan.image.id, plan.spec.folder, asdict(plan.spec.limits), plan.cpus, plan.runtime]
+    facts = [
+        plan.image.id,
+        [plan.spec.folder, *plan.spec.scratch],
+        asdict(plan.spec.limits),
+        plan.cpus,
+        plan.runtime,
+    ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -171,7 +171,13 @@ def selectors(labels: Mapping[str, str]) -> dict[str, str]:
 
 def shape(plan: Plan) -> str:
     """Equal for boxes that may stand for each other: same image, folder, limits and runtime."""
-    facts = [plan.image, plan.spec.folder, asdict(plan.spec.limits), plan.cpus, plan.runtime]
+    facts = [
+        plan.image,
+        [plan.spec.folder, *plan.spec.scratch],
+        asdict(plan.spec.limits),
+        plan.cpus,
+        plan.runtime,
+    ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -200,6 +206,7 @@ def _folders(spec: BoxSpec) -> dict[str, tuple[str, int]]:
         "work": (work_folder(spec), memory * 3 // 8),
         "tmp": ("/tmp", min(spec.limits.tmp, memory // 4)),
         "shm": ("/dev/shm", memory // 8),
+        **{f"scratch-{n}": (path, memory // 8) for n, path in enumerate(spec.scratch)},
     }
 
 

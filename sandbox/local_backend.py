@@ -33,6 +33,8 @@ class LocalBackend(LocalKeeper):
     name: str
     guarantees: frozenset[str]
     user: int | None = None
+    places: bool = False
+    """Whether the work folder can lie anywhere in a box, and further folders beside it."""
 
     def __init__(self, *, root: Path | None = None, limits: Limits | None = None) -> None:
         super().__init__(root)
@@ -53,6 +55,8 @@ class LocalBackend(LocalKeeper):
         """
         if spec.image:
             raise CreateError("image", f"{self.name} boxes are not made from images: {spec.image}")
+        if spec.folder and not self.places:
+            raise CreateError("image", f"{self.name} boxes have no work folder at {spec.folder}")
         name = box_name(spec)
         try:
             self._admit(spec.limits)

@@ -29,7 +29,11 @@ class Slot:
 def kind_of(spec: BoxSpec) -> str:
     """Equal for boxes that can stand for each other; empty for one with a key, as none can."""
     env, labels = sorted(spec.env.items()), sorted(spec.labels.items())
-    return "" if spec.key else repr((spec.image, spec.folder, env, spec.limits, spec.ttl, labels))
+    return (
+        ""
+        if spec.key
+        else repr((spec.image, spec.folder, spec.scratch, env, spec.limits, spec.ttl, labels))
+    )
 
 
 class Stock:

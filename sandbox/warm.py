@@ -15,7 +15,7 @@ from typing import cast
 from palestra.rl.errors import SandboxError
 from palestra.rl.types import CheckJob, CheckResult, Sandbox, SandboxProvider
 from palestra.sandbox.base import completed
-from palestra.sandbox.checks import CHECK_S, judged, run_checks
+from palestra.sandbox.checks import CHECK_S, Fresh, judged, run_checks
 from palestra.sandbox.plan import plan_of
 from palestra.sandbox.shipping import framed
 from palestra.sandbox.warm_box import WarmBackend, Zygote, tried
@@ -47,6 +47,9 @@ class Warm:
         """What ``checks.run_checks`` returns and raises for a box that nothing else was run in."""
         if not any(job.checks for job in jobs):
             return [[] for _ in jobs]
+        if any(job.image for job in jobs):  # a zygote's box is as it is
+            fresh = Fresh(cast(SandboxProvider, self._backend))
+            return await fresh.run(jobs, timeout=timeout, check_s=check_s)
         plan, secret = plan_of(jobs, check_s)
         zygote = await self._take()
         try:

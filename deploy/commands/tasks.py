@@ -16,6 +16,7 @@ from palestra.deploy.config_file import load_recipe
 from palestra.deploy.console import Console
 from palestra.deploy.table import aligned
 from palestra.deploy.text import clean, one_line
+from palestra.envs import harbor_export
 from palestra.envs.base import Env
 from palestra.envs.check import CheckReport, TaskCheck, check_tasks
 from palestra.envs.fresh import Stage
@@ -23,6 +24,7 @@ from palestra.envs.red_team import RedTeam
 from palestra.envs.registry import make
 from palestra.envs.rows import read_rows
 from palestra.envs.score_rows import score_rows
+from palestra.envs.task_json import task_to_json
 from palestra.envs.taskset import TaskSet
 from palestra.rl.errors import UserError
 from palestra.rl.types import AnswerCheck, CallCheck, Check, Json, Outcome, ScriptCheck, Task
@@ -52,10 +54,18 @@ def show(args: Namespace) -> int:
         lines = _list(tasks, as_json=args.json)
     else:
         task = _find(tasks, args.id)
-        lines = iter([json.dumps(_record(task))]) if args.json else task_lines(task)
+        lines = iter([json.dumps(task_to_json(task))]) if args.json else task_lines(task)
     for line in lines:
         print(line)
     return 0
+
+
+def export(args: Namespace) -> int:
+    """Write the tasks of a source as task directories; 1 when there are none."""
+    tasks = asyncio.run(_load(args))
+    made = harbor_export.export(tasks.tasks, Path(args.out))
+    print(f"{len(made)} tasks in {args.out}, {len(tasks.skipped)} skipped")
+    return 0 if made else 1
 
 
 def score(args: Namespace) -> int:
@@ -231,9 +241,3 @@ def _check_text(check: Check) -> str:
     if isinstance(check, AnswerCheck):
         return f"{check.id}: {check.verifier} {check.expected}"
     return f"{check.id}: {check.code}" if isinstance(check, ScriptCheck) else check.id
-
-
-def _record(task: Task) -> object:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Task).dump_python(task, mode="json")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
+import secrets
 import sys
+import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +28,9 @@ from palestra.rl.types import (
     Task,
     Verdict,
 )
+from palestra.sandbox import auto
 
+BASE = "agentbase:bookworm"
 RUNNER = """
 import json, signal, sys
 class Slow(BaseException): pass
@@ -154,3 +160,38 @@ def data() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+@pytest.fixture(scope="session")
+def docker() -> Any:
+    """Boxes of a Docker daemon; without one a test is skipped, but not where it is required."""
+    if not os.environ.get("DOCKER_HOST"):
+        if "docker" in os.environ.get("PALESTRA_REQUIRE", ""):
+            pytest.fail("DOCKER_HOST is not set")
+        pytest.skip("DOCKER_HOST is not set")
+    return auto.make("docker", image=os.environ.get("PALESTRA_TEST_IMAGE", BASE))
+
+
+@pytest.fixture(scope="session")
+def build_image(docker: Any) -> Iterator[Callable[[Mapping[str, str]], str]]:
+    """Makes images of the base image with files in it, which are gone in the end."""
+    from docker import from_env
+
+    client, names = from_env(), []
+
+    def build(files: Mapping[str, str]) -> str:
+        base = os.environ.get("PALESTRA_TEST_IMAGE", BASE)
+        context = io.BytesIO()
+        with tarfile.open(fileobj=context, mode="w") as archive:
+            for path, text in {**files, "Dockerfile": f"FROM {base}\nCOPY . /\n"}.items():
+                entry = tarfile.TarInfo(path)
+                entry.size = len(text)
+                archive.addfile(entry, io.BytesIO(text.encode()))
+        context.seek(0)
+        names.append(f"palestra-test-image:{secrets.token_hex(4)}")
+        client.images.build(fileobj=context, custom_context=True, tag=names[-1], rm=True)
+        return str(names[-1])
+
+    yield build
+    for name in names:
+        client.images.remove(name, force=True)

@@ -218,7 +218,7 @@ def test_a_row_of_swe_smith_is_a_bug(
         ({"PASS_TO_PASS": None}, "field PASS_TO_PASS: missing"),
         ({"PASS_TO_PASS": ["src/a.test.js | adds"]}, "is no test of pytest"),
         ({"PASS_TO_PASS": ["../../etc/x.py::test"]}, "there is no file ../../etc/x.py"),
-        ({"repo": "acme/other"}, "field repo: acme/other is not in swebench.toml"),
+        ({"repo": "acme/other"}, "made of none: name the repository in swebench.toml, or"),
         ({"base_commit": "0" * 40}, "field base_commit: git rev-parse"),
         ({"patch": 3}, "field patch: not a diff"),
         ({"patch": "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n"}, "field patch: git apply"),

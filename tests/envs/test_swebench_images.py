@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import os
-import secrets
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,6 @@ from palestra.envs.swebench_rows import instance
 from palestra.envs.swebench_start import Beside, image_of
 from palestra.envs.task_json import task_from_json, task_to_json
 from palestra.envs.taskset import TaskSet
-from palestra.rl.errors import UserError
 from palestra.rl.types import SandboxProvider, Task, ToolCall, Verdict
 from palestra.sandbox import auto
 from palestra.sandbox.checks import make_grader, run_checks
@@ -85,38 +80,14 @@ def loaded(folder: Path, provider: SandboxProvider, **changes: str) -> TaskSet:
 
 
 def test_boxes_that_are_made_of_no_image_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"bubblewrap boxes are made of none.*backend=docker"):
-        loaded(tmp_path, auto.choose(root=tmp_path / "boxes"))
+    (skipped,) = loaded(tmp_path, auto.choose(root=tmp_path / "boxes")).skipped
+    assert "boxes are made of none" in skipped.reason and "backend=docker" in skipped.reason
 
 
 @pytest.fixture(scope="module")
-def docker() -> Any:
-    if not os.environ.get("DOCKER_HOST"):
-        if "docker" in os.environ.get("PALESTRA_REQUIRE", ""):
-            pytest.fail("DOCKER_HOST is not set")
-        pytest.skip("DOCKER_HOST is not set")
-    image = os.environ.get("PALESTRA_TEST_IMAGE", "agentbase:bookworm")
-    return auto.make("docker", image=image)
-
-
-@pytest.fixture(scope="module")
-def image(docker: Any) -> Iterator[str]:
+def image(build_image: Callable[[Mapping[str, str]], str]) -> str:
     """The base image with a repository in it."""
-    import docker as library
-
-    base = os.environ.get("PALESTRA_TEST_IMAGE", "agentbase:bookworm")
-    context = io.BytesIO()
-    with tarfile.open(fileobj=context, mode="w") as archive:
-        for path, text in {**FILES, "Dockerfile": f"FROM {base}\nCOPY . /\n"}.items():
-            entry = tarfile.TarInfo(path)
-            entry.size = len(text)
-            archive.addfile(entry, io.BytesIO(text.encode()))
-    context.seek(0)
-    name = f"palestra-test-swe:{secrets.token_hex(4)}"
-    client = library.from_env()
-    client.images.build(fileobj=context, custom_context=True, tag=name, rm=True)
-    yield name
-    client.images.remove(name, force=True)
+    return build_image(FILES)
 
 
 def test_a_row_is_played_and_graded_in_its_image(docker: Any, image: str, tmp_path: Path) -> None:
@@ -146,11 +117,3 @@ async def played(task: Task, docker: Any, *commands: str) -> tuple[list[str], Ve
 def test_a_missing_image_is_a_bad_row(docker: Any, tmp_path: Path) -> None:
     (skipped,) = loaded(tmp_path, docker, image="palestra-no-such-image:0").skipped
     assert "docker pull palestra-no-such-image:0" in skipped.reason
-
-
-@pytest.mark.parametrize("folder", ["testbed", "/", "/usr/local", "/a/../b", "/a b", "/proc/1"])
-def test_an_unsafe_work_folder_is_refused(docker: Any, image: str, folder: str) -> None:
-    from palestra.sandbox.base import BoxSpec
-
-    with pytest.raises(UserError, match="cannot be a work folder"):
-        asyncio.run(docker.create(BoxSpec(image=image, folder=folder)))

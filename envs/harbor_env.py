@@ -1,0 +1,17 @@
+"""The environment ``palestra/Harbor-v0``: a shell, judged by a task's own verifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from palestra.envs.swe import SWE
+from palestra.rewards.score import Weighted
+from palestra.rewards.verifier import verifier
+
+
+class Harbor(SWE):
+    """Tools ``bash`` and ``submit``; the reward is the mean of those that the verifier wrote."""
+
+    name: ClassVar[str] = "palestra/Harbor-v0"
+    rewards: ClassVar[Mapping[str, Weighted]] = {"verifier": Weighted(reward=verifier)}
