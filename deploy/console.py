@@ -68,6 +68,12 @@ class Console:
             self._log.write(f"{text}\n")
             self._log.flush()
 
+    def note(self, text: str) -> None:
+        """Write a line to the log alone: one of many that a terminal need not show."""
+        if self._log:
+            self._log.write(f"{clean(text)}\n")
+            self._log.flush()
+
     def phase(self, title: str) -> None:
         """Say that a new part of the run begins."""
         self.say(f"== {title}", style="bold")

@@ -65,8 +65,9 @@ async def _furnished(
         tasks = await _fit(tasks, sandbox, boxes, cache, console)
     counts = ", ".join(f"{count} {name or 'tasks'}" for name, count in tasks.splits.items())
     console.say(f"tasks: {counts or 'none'}; left out: {len(tasks.skipped)}")
-    for skipped in tasks.skipped[:SHOWN]:
-        console.say(f"  left out {skipped.id}: {skipped.reason}")
+    for number, skipped in enumerate(tasks.skipped):
+        tell = console.say if number < SHOWN else console.note
+        tell(f"  left out {skipped.id}: {skipped.reason}")
     # Episodes share results of equal runs; checking tasks, which looks for flakiness, must not.
     run_checks = remembering_runner(boxes.run_checks, concurrency=sandbox.max_boxes)
     boxes = replace(boxes, run_checks=run_checks, grader=remembering_grader(boxes.grader))

@@ -63,7 +63,7 @@ def mbpp_task(row: Mapping[str, Json]) -> Task:
             id=f"{identity}#{number}",
             module=MODULE,
             names=tuple(sorted(names & _used(setup + test))),
-            code=setup + test,
+            code=_imports(code, _used(test)) + setup + test,
         )
         for number, test in enumerate(tests)
     )
@@ -153,6 +153,21 @@ def _functions(code: str) -> set[str]:
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
         return {node.name for node in body if isinstance(node, kinds)}
     raise BadRow("field code or prompt: does not parse")
+
+
+def _imports(code: str, used: set[str]) -> str:
+    """The imports of a reference whose names its tests use; a candidate's are not asked for."""
+    try:
+        body = parse(code).body
+    except (SyntaxError, ValueError):
+        return ""
+    found = [
+        ast.unparse(node)
+        for node in body
+        if isinstance(node, ast.Import)
+        and any((item.asname or item.name.split(".")[0]) in used for item in node.names)
+    ]
+    return "".join(f"{line}\n" for line in found)
 
 
 def _used(code: str) -> set[str]:

@@ -142,7 +142,7 @@ def function_task(
         for number, (arguments, value) in enumerate(calls)
     )
     asked = f"Write it in the file {SOLUTION}, with all imports that it needs"
-    shown = f"{asked}:\n{starter}" if starter else f"{asked}. The tests call {function}."
+    shown = f"{asked}:\n{starter}" if starter else f"{asked}; call it {function}."
     labels = {"entry_point": function.partition("(")[0], "code_prompt": f"{prelude}{starter}"}
     prompt = f"{text}\n{shown}"
     return _task(name, prompt, checks, visible, reference, check_s, labels=labels)

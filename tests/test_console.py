@@ -47,6 +47,13 @@ def test_the_header_comes_once_and_all_is_mirrored(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == stream.getvalue()
 
 
+def test_notes_are_in_the_log_alone(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    with Console(tmp_path / "log", stream=screen) as console:
+        console.note("left out row 7\x1b[2J")
+    assert "row 7" in (tmp_path / "log").read_text() and screen.getvalue() == ""
+
+
 def test_long_lines_are_not_wrapped() -> None:
     stream = io.StringIO()
     Console(stream=stream).say("x " * 500)

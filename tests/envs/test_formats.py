@@ -10,7 +10,8 @@ import json
 import pickle
 import tracemalloc
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palestra.envs import rows as module
+from palestra.envs.concurrency import bounded
+from palestra.envs.folders import exercise_files
 from palestra.envs.formats import ROWS
 from palestra.envs.livecodebench import _unpickled, livecodebench_task
 from palestra.envs.quixbugs import quixbugs_task
 from palestra.envs.rows import BadRow, Rows, read_rows
 from palestra.envs.sources import load
 from palestra.envs.stdin_records import apps_task, contest_task
+from palestra.envs.task_json import task_from_json, task_to_json
+from palestra.envs.taskset import LazyTasks, TaskSet
+from palestra.envs.translated import translated_task
 from palestra.rl.types import CallCheck, Json, Outcome, ProgramCheck, Task
 from palestra.sandbox.bubblewrap import Bubblewrap
 from palestra.sandbox.checks import make_grader, run_checks
@@ -175,6 +181,19 @@ def test_what_a_contest_problem_becomes() -> None:
     assert accepted[2:] == [("a", "b"), ("c",)]
 
 
+def test_a_test_may_use_what_the_reference_imports() -> None:
+    code = "import sys\nimport re\ndef size(x):\n    return sys.getsizeof(x)\n"
+    row = {
+        "task_id": 1,
+        "text": "x",
+        "code": code,
+        "test_list": ["assert size(1) == sys.getsizeof(1)"],
+    }
+    [check] = ROWS["mbpp"](row).hidden
+    assert getattr(check, "names", ()) == ("size",)
+    assert getattr(check, "code", "").startswith("import sys\nassert")
+
+
 def test_functions_of_apps_and_livecodebench() -> None:
     [first, _] = apps_task(FUNCTION).hidden
     assert isinstance(first, CallCheck)
@@ -265,6 +284,23 @@ def test_rows_that_a_box_cannot_run_are_named(tmp_path: Path) -> None:
         assert len(reasons) == 1 and reasons[0].endswith(f"the box has no {lacking}")
 
 
+def test_new_kinds_of_checks_survive_storage() -> None:
+    for task in (contest_task(CONTEST), translated_task(SHELL)):
+        assert task_from_json(json.loads(json.dumps(task_to_json(task)))) == task
+
+
+def test_an_exercise_reads_nothing_outside_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret.py").write_text("x = 1\n")
+    folder = tmp_path / "leap"
+    (folder / ".meta").mkdir(parents=True)
+    (folder / "link.py").symlink_to(tmp_path / "secret.py")
+    for name in ("../secret.py", str(tmp_path / "secret.py"), "link.py", ".", ""):
+        files = {"solution": [name], "test": [], "example": [name]}
+        (folder / ".meta" / "config.json").write_text(json.dumps({"files": files}))
+        with pytest.raises(BadRow):
+            exercise_files(folder)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: (
@@ -283,7 +319,7 @@ SAMPLES: Mapping[str, list[Mapping[str, object]]] = {
     "livecodebench": [live()],
     "bigcodebench": [CLASS],
     "math": [{"question": "x", "answer": "2"}, {"problem": "x", "solution": r"so \boxed{2}"}],
-    "jsonl": [{"id": "a", "hidden": [{"type": "program", "id": "x", "argv": ["a"]}]}],
+    "jsonl": [task_to_json(contest_task(CONTEST)), task_to_json(translated_task(SHELL))],
 }
 
 
@@ -349,6 +385,44 @@ def test_large_files_are_never_in_memory(world: Any, tmp_path: Path) -> None:
     named = [f"large.jsonl row {number}" for number in (8, 1008, 2008, 3008)]
     assert [item.id for item in made.skipped] == named
     assert peak < path.stat().st_size / 2, "the rows themselves are kept"
+
+
+def test_lazy_tasks_are_a_sequence_like_any_other() -> None:
+    made: list[int] = []
+
+    def make(key: int) -> Task:
+        made.append(key)
+        split = "train" if key % 2 else "test"
+        return replace(contest_task(CONTEST), id=str(key), labels={"split": split})
+
+    lazy = LazyTasks(range(10), make)
+    plain = tuple(lazy)
+    assert len(lazy) == 10 and lazy[-1] == plain[-1]
+    assert made == list(range(10))  # the last ones are remembered
+    assert tuple(lazy[2:7:2]) == plain[2:7:2]
+    with pytest.raises(IndexError):
+        lazy[10]
+    tasks = TaskSet(source="x", env="y", tasks=lazy)
+    assert tasks.splits == {"test": 5, "train": 5}
+    assert [task.id for task in tasks.split("train")] == ["1", "3", "5", "7", "9"]
+
+
+def test_items_are_taken_when_their_turn_comes() -> None:
+    taken: list[int] = []
+    done: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(9):
+            taken.append(number)
+            yield number
+
+    async def work(number: int) -> int:
+        assert len(taken) - len(done) <= 2
+        await asyncio.sleep(0)
+        done.append(number)
+        return number * 2
+
+    assert asyncio.run(bounded(work, items(), 2)) == [number * 2 for number in range(9)]
 
 
 def test_rows_of_every_kind_of_file_are_found_again(tmp_path: Path) -> None:

@@ -1,0 +1,155 @@
+"""Damaged records given to every loader: a task or the typed error, and nothing else happens.
+
+    .venv/bin/python bench/fuzz.py [--examples 6000] [LOADER ...]
+
+Writes bench/results/fuzz.json. While a loader runs, an audit hook forbids what it has no business
+with: running code, unpickling, opening files, starting programs. The rows are those of
+tests/envs/test_formats.py: each value that Hypothesis makes takes the place of each field in turn,
+in three shapes, as it is and as JSON in a text; pickles and arrays have one of their bytes changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import pickle
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from report import machine_of, write_report
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from palestra.envs import rows  # noqa: E402
+from palestra.envs.formats import ROWS  # noqa: E402
+from palestra.envs.livecodebench import _unpickled  # noqa: E402
+from palestra.envs.rows import BadRow  # noqa: E402
+from palestra.rl.errors import UserError  # noqa: E402
+from tests.envs.test_formats import JSON, SAMPLES  # noqa: E402
+
+RESULT = ROOT / "bench" / "results" / "fuzz.json"
+FORBIDDEN = ("exec", "open", "pickle.", "marshal.", "os.", "subprocess.", "socket.", "shutil.")
+_watched = False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("loaders", nargs="*", choices=[*LOADERS, []])
+    parser.add_argument("--examples", type=int, default=6000, help="values, of many inputs each")
+    args = parser.parse_args()
+    figures = {}
+    sys.addaudithook(forbid)
+    for name in args.loaders or LOADERS:
+        began = time.perf_counter()
+        tried, refused = fuzzed(name, args.examples)
+        seconds = time.perf_counter() - began
+        met = tried >= 100_000
+        figures[f"{name}: inputs without a crash"] = {
+            "value": tried,
+            "unit": "inputs",
+            "target": ">= 1e5",
+            "met": met,
+            "refused": refused,
+            "seconds": round(seconds, 1),
+        }
+        print(f"  {name}: {tried} tried, {refused} refused, {seconds:.0f} s", flush=True)
+    if RESULT.exists() and args.loaders:
+        figures = json.loads(RESULT.read_text())["figures"] | figures
+    write_report(RESULT, figures, "bench/fuzz.py", machine_of())
+
+
+def fuzzed(name: str, examples: int) -> tuple[int, int]:
+    """How many inputs were tried, and how many of them were refused."""
+    tried = refused = 0
+    inputs, use = LOADERS[name]
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(JSON, st.integers(0, 255))
+    def run(value: object, byte: int) -> None:
+        nonlocal tried, refused
+        for item in inputs(value, byte):
+            tried += 1
+            try:
+                watched(use, item)
+            except TYPED:
+                refused += 1
+
+    for _ in range(3):  # modules that are imported when they are first needed
+        with_samples(name)
+    run()
+    return tried, refused
+
+
+def with_samples(name: str) -> None:
+    for row in SAMPLES.get(name, ()):
+        try:
+            ROWS[name](row)
+        except BadRow:
+            continue
+
+
+def watched(use: Callable[[object], object], value: object) -> None:
+    global _watched
+    _watched = True
+    try:
+        use(value)
+    finally:
+        _watched = False
+
+
+def forbid(event: str, _: tuple[object, ...]) -> None:
+    if _watched and event.startswith(FORBIDDEN):
+        raise RuntimeError(f"a loader did {event}")
+
+
+def damaged(kind: str, value: object, _: int) -> Iterator[object]:
+    """Each sample of a format with a value in the place of each field."""
+    for row in SAMPLES[kind]:
+        for name in row:
+            for shape in (value, [value], {"input": [value], "output": [value]}):
+                yield {**row, name: shape}
+                yield {**row, name: json.dumps(shape)}
+
+
+def pickles(value: object, byte: int) -> Iterator[object]:
+    """The pickle of a value with a byte in the place of each of its first."""
+    data = pickle.dumps(value)
+    for place in range(min(len(data), 99)):
+        yield data[:place] + bytes([byte]) + data[place + 1 :]
+
+
+def arrays(value: object, byte: int) -> Iterator[object]:
+    """The text of an array with a character in the place of each of its first."""
+    text = json.dumps([value, {"a": value}])
+    for place in range(min(len(text), 99)):
+        yield text[:place] + chr(byte) + text[place + 1 :]
+
+
+def read_array(text: object) -> list[object]:
+    return list(rows._array(Path("x.json"), io.StringIO(str(text))))
+
+
+Inputs = Callable[[object, int], Iterator[object]]
+TYPED = (BadRow, UserError)
+LOADERS: dict[str, tuple[Inputs, Callable[..., object]]] = {
+    **{name: (partial(damaged, name), make) for name, make in ROWS.items()},
+    "packed tests": (pickles, _unpickled),
+    "JSON arrays": (arrays, read_array),
+}
+
+
+if __name__ == "__main__":
+    main()
