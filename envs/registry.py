@@ -11,6 +11,7 @@ from typing import Protocol
 from palestra.envs.base import Env
 from palestra.envs.complete import Complete
 from palestra.envs.harbor_env import Harbor
+from palestra.envs.instructions.env import Instructions
 from palestra.envs.logic.env import Logic
 from palestra.envs.math.env import Math
 from palestra.envs.repair import Repair
@@ -28,7 +29,7 @@ class EnvFactory(Protocol):
 ENVIRONMENTS: Registry[EnvFactory] = Registry(
     "environment",
     "palestra.environments",
-    {env.name: env for env in (Repair, Complete, SWE, Harbor, Math, Logic)},
+    {env.name: env for env in (Repair, Complete, SWE, Harbor, Math, Logic, Instructions)},
 )
 
 

@@ -6,6 +6,7 @@ A plugin is an entry point of the group ``palestra.verifiers`` that names one fu
 
 from __future__ import annotations
 
+from palestra.rewards.answers.constraints import constraints
 from palestra.rewards.answers.numeric import numeric
 from palestra.rewards.answers.puzzles import cryptarithm, sudoku, target
 from palestra.rewards.answers.symbolic import symbolic
@@ -24,5 +25,6 @@ VERIFIERS: Registry[Verifier] = Registry(
         "target": target,
         "sudoku": sudoku,
         "cryptarithm": cryptarithm,
+        "constraints": constraints,
     },
 )

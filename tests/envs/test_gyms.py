@@ -19,6 +19,7 @@ from palestra.envs.answer import Answer
 from palestra.envs.check import check_tasks
 from palestra.envs.fresh import Stage
 from palestra.envs.gym import TaskEnv
+from palestra.envs.instructions.env import Instructions
 from palestra.envs.logic.cryptarithm import solutions as cryptarithm_solutions
 from palestra.envs.logic.env import Logic
 from palestra.envs.logic.sudoku import sudoku
@@ -29,7 +30,7 @@ from palestra.envs.taskset import TaskSet
 from palestra.rewards.answers.grade import AnswerGrader
 from palestra.rl.types import AnswerCheck
 
-GYMS = [Math, Logic]
+GYMS = [Math, Logic, Instructions]
 
 
 @pytest.mark.parametrize("gym", GYMS)

@@ -26,6 +26,35 @@ SOLVED = "S=9, E=5, N=6, D=7, M=1, O=0, R=8, Y=2"
 CASES = [
     ("exact", " New\nYork ", "new york", ""),
     ("exact", "New York or Paris", "new york", "another text"),
+    ("constraints", "ab c\n\nd", '[["paragraphs", {"count": 2}], ["lower", {}]]', ""),
+    (
+        "constraints",
+        "- a\n- b",
+        '[["bullets", {"count": 3}], ["words", {"most": 3}]]',
+        "not obeyed: bullets count=3, words most=3",
+    ),
+    (
+        "constraints",
+        "This response contains exactly three bullets, as requested.",
+        '[["bullets", {"count": 3}]]',
+        "it claims to obey, but not obeyed: bullets count=3",
+    ),
+    ("constraints", "Copper! copper", '[["contains", {"word": "copper", "times": 2}]]', ""),
+    ("constraints", "copperware", '[["avoids", {"word": "copper"}]]', ""),
+    ("constraints", '{"a": "x"}', '[["keys", {"names": ["a"]}]]', ""),
+    (
+        "constraints",
+        '```{"a": "x"}```',
+        '[["keys", {"names": ["a"]}]]',
+        "not obeyed: keys names=['a']",
+    ),
+    ("constraints", '{"a": ""}', '[["keys", {"names": ["a"]}]]', "not obeyed: keys names=['a']"),
+    (
+        "constraints",
+        "so it goes.",
+        '[["ends", {"phrase": "so it goes"}]]',
+        "not obeyed: ends phrase=so it goes",
+    ),
     ("choice", "(b).", "B", ""),
     ("choice", "A or B", "B", "not one letter"),
     ("choice", "A", "B", "another choice"),
@@ -95,9 +124,9 @@ def test_nothing_that_is_no_answer_passes_or_raises(text: str) -> None:
         assert wrong or (verifier == "target" and eval(text) == 8)  # digits and operators alone
 
 
-@pytest.mark.parametrize("verifier", ["numeric", "target", "sudoku", "cryptarithm"])
+@pytest.mark.parametrize("verifier", ["numeric", "target", "sudoku", "cryptarithm", "constraints"])
 def test_an_expectation_that_cannot_be_read_is_the_tasks_fault(verifier: str) -> None:
-    for expected in ("no", "[]", "{}"):
+    for expected in ("no", "[1]", '[["words", {"of": 1}]]', '{"a": 1}'):
         with pytest.raises(TaskError):
             judge(verifier, "1", expected)
 
