@@ -86,7 +86,7 @@ def _judged(check: VerifierCheck, ended: ExecResult) -> Verdict:
     except ValueError:
         return _failed(check, "the verifier was ended by what it ran")
     if not report["ended"]:
-        return _failed(check, f"the verifier did not end within {check.timeout:g} s")
+        return _failed(check, f"time limit of the verifier: {check.timeout:g} s")
     rewards = rewards_in(*(report[name] for name in REWARDS))
     if isinstance(rewards, str):
         return _failed(check, rewards)

@@ -124,7 +124,7 @@ def test_a_verifier_judges_with_several_rewards(
         ("ln -s /etc/hostname /logs/verifier/reward.txt", "the verifier wrote no reward"),
         ("mkfifo /logs/verifier/reward.txt", "the verifier wrote no reward"),
         ("kill -9 $PPID; sleep 9", "the verifier was ended by what it ran"),
-        ("sleep 60", "the verifier did not end within 1 s"),
+        ("sleep 60", "time limit of the verifier: 1 s"),
         ("(setsid sleep 1; echo 1 > /logs/verifier/reward.txt) & echo 0 > "
          "/logs/verifier/reward.txt", "reward: 0"),
     ],
@@ -335,6 +335,8 @@ def test_what_is_exported_is_read_back_and_grades_the_same(
             export([task], out)
     with pytest.raises(UserError, match="the same folder"):
         export([AREA, replace(AREA, id="MBPP 2")], tmp_path / "twice")
+    with pytest.raises(UserError, match="a VerifierCheck cannot be exported"):
+        task_directory(replace(AREA, hidden=(VerifierCheck(id="v", script="test.sh"),)))
     with pytest.raises(UserError, match="not a path inside"):
         task_directory(replace(AREA, files={"../x": ""}))
 
