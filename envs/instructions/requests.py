@@ -98,8 +98,8 @@ def record(rng: random.Random, difficulty: int) -> Puzzle:
     names = rng.sample(["title", "author", "place", "mood", "colour", "ending"], difficulty + 1)
     topic = rng.choice(TOPICS)
     return Puzzle(
-        prompt=f"Describe {topic} as one JSON object with exactly the keys {', '.join(names)}, each "
-        "a text that is not empty. The answer is the object alone, without anything around it.",
+        prompt=f"Describe {topic} as one JSON object with exactly the keys {', '.join(names)}, "
+        "each a text that is not empty. The answer is the object alone, without anything around it.",
         verifier="constraints",
         expected=json.dumps([["keys", {"names": names}]]),
         solution=json.dumps(dict.fromkeys(names, topic)),
