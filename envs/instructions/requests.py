@@ -99,7 +99,7 @@ def record(rng: random.Random, difficulty: int) -> Puzzle:
     topic = rng.choice(TOPICS)
     return Puzzle(
         prompt=f"Describe {topic} as one JSON object with exactly the keys {', '.join(names)}, "
-        "each a text that is not empty. The answer is the object alone, without anything around it.",
+        "each a text that is not empty. The answer is the object and nothing around it.",
         verifier="constraints",
         expected=json.dumps([["keys", {"names": names}]]),
         solution=json.dumps(dict.fromkeys(names, topic)),
