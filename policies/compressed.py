@@ -22,6 +22,9 @@ from palestra.policies.hf_folder import INDEX, checkpoint_shapes, weight_files
 from palestra.policies.int4 import GROUP, dequantise, fake_quantise, pack, quantise, scales
 from palestra.rl.errors import CheckpointError, UserError
 
+STATE = ("learner.json", "latest")
+"""What belongs to the learner alone in a checkpoint, beside ``native/``."""
+
 Change: TypeAlias = Callable[[str, torch.Tensor], dict[str, torch.Tensor]]
 
 
@@ -112,7 +115,7 @@ def _rewrite(folder: Path, target: Path, change: Change, settings: dict[str, Any
     try:
         partial.mkdir(parents=True)
         for file in folder.iterdir():
-            if file.is_file() and file.suffix != ".safetensors" and file.name != "learner.json":
+            if file.is_file() and file.suffix != ".safetensors" and file.name not in STATE:
                 shutil.copyfile(file, partial / file.name)
         _rewrite_weights(folder, partial, change)
         config = json.loads((folder / "config.json").read_text()) | settings
