@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import resource
 import time
@@ -119,13 +120,12 @@ async def throughput() -> Figures:
     backend = Bubblewrap()
     tasks = await read(f"mbpp:{DATA / 'mbpp' / 'sanitized-mbpp.json'}", backend)
     warm = Warm(backend, spare=USERS)
-    seconds = {"warm": 0.0, "fresh": 0.0}
-    # By turns, a part at a time, so that other users of the machine take from both.
-    for start in range(0, len(tasks.tasks), 61):
-        part = tasks.tasks[start : start + 61]
+    seconds = {"warm": math.inf, "fresh": math.inf}
+    # By turns, the better of two, so that other users of the machine do not decide.
+    for _ in range(2):
         for name, runner in (("warm", warm), ("fresh", Fresh(backend))):
             grade = make_grader(runner, concurrency=USERS, timeout=PATIENCE_S, check_s=CHECK_S)
-            seconds[name] += await graded(part, grade)
+            seconds[name] = min(seconds[name], await graded(tasks.tasks, grade))
     await warm.close()
     share = seconds["warm"] / seconds["fresh"]
     return {

@@ -87,7 +87,8 @@ def fuzzed(name: str, examples: int) -> tuple[int, int]:
             except TYPED:
                 refused += 1
 
-    for _ in range(3):  # modules that are imported when they are first needed
+    "".encode("raw-unicode-escape")  # codecs and modules are loaded when they are first needed
+    for _ in range(3):
         with_samples(name)
     run()
     return tried, refused
