@@ -20,11 +20,21 @@ from palestra.rl.types import Batch, Completion, Sample, Sampling
 class EngineActor:
     """One vLLM engine in a process of its own; every method is a Ray call."""
 
-    def __init__(self, folder: str, config: EngineConfig, max_model_len: int) -> None:
+    def __init__(
+        self, folder: str, config: EngineConfig, max_model_len: int, adapter: str | None = None
+    ) -> None:
         see_only_own_gpus()
         from palestra.policies.engine import VllmEngine
+        from palestra.policies.lora_engine import LoraEngine
 
-        self.engine = VllmEngine(folder, config, max_model_len=max_model_len)
+        self.engine = (
+            LoraEngine(folder, config, max_model_len=max_model_len, adapter=adapter)
+            if adapter
+            else VllmEngine(folder, config, max_model_len=max_model_len)
+        )
+
+    async def start(self) -> None:
+        await self.engine.start()
 
     async def generate(self, token_ids: Sequence[int], sampling: Sampling) -> Completion:
         return await self.engine.generate(token_ids, sampling)
@@ -93,12 +103,20 @@ class LearnerActor:
     """One DeepSpeed learner rank in a process of its own."""
 
     def __init__(
-        self, folder: str, config: LearnerConfig, objective: Any, ptx_coef: float, ranks: Ranks
+        self,
+        folder: str,
+        config: LearnerConfig,
+        objective: Any,
+        ptx_coef: float,
+        ranks: Ranks,
+        adapter: str | None = None,
     ) -> None:
         see_only_own_gpus()
         from palestra.policies.learner import DeepSpeedLearner
 
-        self.learner = DeepSpeedLearner(folder, config, objective, ptx_coef=ptx_coef, ranks=ranks)
+        self.learner = DeepSpeedLearner(
+            folder, config, objective, ptx_coef=ptx_coef, ranks=ranks, adapter=adapter
+        )
 
     def connect(self, engines: Sequence[Any]) -> None:
         self.learner.connect(SyncClient(engines))

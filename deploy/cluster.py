@@ -67,9 +67,16 @@ def disconnect() -> None:
 
 @contextlib.asynccontextmanager
 async def colocated(
-    config: RunConfig, folder: str, objective: Any, *, played: str, gpu: bool
+    config: RunConfig,
+    folder: str,
+    objective: Any,
+    *,
+    played: str,
+    adapter: str | None = None,
+    gpu: bool,
 ) -> AsyncIterator[Actors]:
-    """An engine and a rank of the learner in each bundle; all are gone afterwards.
+    """An engine and a rank of the learner in each bundle; all are gone afterwards. With
+    ``adapter``, the folder of one, both serve and train it in place of the model's own weights.
 
     The learner loads ``folder`` and the engines ``played``, which is the same, or the same rounded
     as the learner rounds it.
@@ -80,7 +87,7 @@ async def colocated(
     policy = config.policy
     meeting = process_group.listener()
     async with bundles(policy.num_gpus, gpu=gpu) as places:
-        args = (played, policy.engine, config.rollout.max_context_length)
+        args = (played, policy.engine, config.rollout.max_context_length, adapter)
         engines = [
             Remote(
                 places.start(EngineActor, number, policy.engine.threads, args), f"engine {number}"
@@ -88,11 +95,11 @@ async def colocated(
             for number in range(places.count)
         ]
         try:
-            await every(engine.get_version() for engine in engines)
+            await every(engine.start() for engine in engines)
 
             async def start_learner() -> Learners:
                 what = (folder, policy.learner, objective, config.rl.ptx.coef)
-                ranks = _start_ranks(places, what, meeting.port)
+                ranks = _start_ranks(places, what, meeting.port, adapter)
                 await every(rank.connect([engine.actor for engine in engines]) for rank in ranks)
                 return Learners(ranks)
 
@@ -114,7 +121,10 @@ async def learner_alone(
 
 
 def _start_ranks(
-    places: Bundles, what: tuple[str, LearnerConfig, Any, float], port: int
+    places: Bundles,
+    what: tuple[str, LearnerConfig, Any, float],
+    port: int,
+    adapter: str | None = None,
 ) -> list[Remote]:
     """A rank of the learner in each bundle; they meet at ``port`` of the node that we are on."""
     host = ray.util.get_node_ip_address()
@@ -122,7 +132,7 @@ def _start_ranks(
     _, config, _, _ = what
     return [
         Remote(
-            places.start(LearnerActor, own.rank, config.threads, (*what, own)),
+            places.start(LearnerActor, own.rank, config.threads, (*what, own, adapter)),
             f"rank {own.rank} of the learner",
         )
         for own in ranks

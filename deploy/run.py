@@ -27,7 +27,7 @@ from palestra.deploy.ptx import ptx_sources
 from palestra.deploy.run_folder import RunFolder
 from palestra.deploy.summary import Status, summarize
 from palestra.deploy.tasks import Workshop, workshop
-from palestra.deploy.warm_start import warm_start
+from palestra.deploy.warm_start import ADAPTER, warm_start
 from palestra.deploy.world import make_world
 from palestra.policies.colocate import Colocated
 from palestra.policies.compressed import played_folder
@@ -104,9 +104,15 @@ class Job:
                     policy, self.folder.path / "played", config.policy.learner.qat
                 )
                 console.phase("starting the engine and the learner")
+                adapter = str(self.folder.path / ADAPTER) if config.policy.lora.enable else None
                 actors = await stack.enter_async_context(
                     cluster.colocated(
-                        config, str(policy), policy_loss(config.rl), played=str(played), gpu=gpu
+                        config,
+                        str(policy),
+                        policy_loss(config.rl),
+                        played=str(played),
+                        adapter=adapter,
+                        gpu=gpu,
                     )
                 )
                 world = make_world(config, shop, policy, actors.engine)

@@ -17,6 +17,7 @@ MODULES = (
     "ray",
     "deepspeed",
     "transformers",
+    "peft",
     "tokenizers",
     "safetensors",
     "pydantic",

@@ -21,6 +21,9 @@ from palestra.rl.types import Batch, Demonstration, Sample, Task
 from palestra.rollout.dialects import DIALECTS, Inexpressible
 from palestra.rollout.tokens import Chat, supervised
 
+ADAPTER = "adapter"
+"""In the run's folder: the adapter that RL starts from."""
+
 
 def base_policy(
     config: RunConfig, run: Path, env: Env, train: Sequence[Task], console: Console
@@ -45,12 +48,15 @@ def base_policy(
 async def warm_start(
     config: RunConfig, run: Path, env: Env, train: Sequence[Task], console: Console, *, gpu: bool
 ) -> Path:
-    """The folder that RL starts from; the supervised stage is done once per run."""
+    """The folder that RL starts from; the supervised stage is done once per run, and so is the
+    adapter (``ADAPTER`` in the run's folder) where RL trains one."""
     base = base_policy(config, run, env, train, console)
     if config.policy.engine.return_routed_experts and not has_experts(str(base)):
         raise UserError(
             f"policy.engine.return_routed_experts: {base} has no experts; set it to false"
         )
+    if config.policy.lora.enable:
+        first_adapter(config, base, run / ADAPTER)
     sft = config.policy.sft
     if not sft.steps:
         return base
@@ -75,6 +81,17 @@ async def warm_start(
         async with learner_alone(settings, str(base), ranks, gpu=gpu) as learner:
             await _learn(learner, folder, batches, advance)
     return folder
+
+
+def first_adapter(config: RunConfig, model: Path, folder: Path) -> None:
+    """Written once: it does not depend on the weights, so before any of them is learned."""
+    from palestra.policies.lora import create
+
+    if not folder.exists():
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        create(model, partial, config.policy.lora, config.seed)
+        partial.rename(folder)
 
 
 async def _learn(

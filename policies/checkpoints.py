@@ -44,7 +44,12 @@ def save(learner: DeepSpeedLearner, target: Path) -> None:
 
     def write() -> None:
         with _patient(learner.engine):
-            learner.engine.save_checkpoint(str(partial), tag=NATIVE, save_latest=False)
+            learner.engine.save_checkpoint(
+                str(partial),
+                tag=NATIVE,
+                save_latest=False,
+                exclude_frozen_parameters=learner.adapter is not None,
+            )
 
     def finish() -> None:
         if first:
@@ -65,7 +70,9 @@ def load(learner: DeepSpeedLearner, folder: Path) -> None:
 
     def read() -> None:
         steps = json.loads((folder / STEPS).read_text())["steps"]
-        path, _ = learner.engine.load_checkpoint(str(folder), tag=NATIVE)
+        path, _ = learner.engine.load_checkpoint(
+            str(folder), tag=NATIVE, load_module_strict=learner.adapter is None
+        )
         if path is None:
             raise OSError("it holds no checkpoint that can be loaded")
         learner.steps = steps

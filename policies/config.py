@@ -119,6 +119,21 @@ class LearnerConfig(Settings):
     qat: QatConfig = QatConfig()
 
 
+class LoraConfig(Settings):
+    """Low-rank adapters on a frozen model, trained with peft and served by vLLM (arXiv 2106.09685);
+    values are our defaults. The supervised stage trains all weights."""
+
+    enable: bool = False
+    """RL trains adapters and leaves the model's own weights as they are."""
+    rank: int = Field(default=16, ge=1, le=512)
+    """Rank of each adapter; vLLM has no room for more than 512."""
+    alpha: int = Field(default=32, ge=1)
+    """An adapter counts `alpha / rank`."""
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    """Linear layers that get an adapter, e.g. `["q_proj", "v_proj"]`; `all-linear` is all but the
+    output head."""
+
+
 class SftConfig(Settings):
     """Supervised warm start on demonstrations that the environment writes."""
 
@@ -153,10 +168,26 @@ class PolicyConfig(Settings):
     tiny: TinyConfig = TinyConfig()
     engine: EngineConfig = EngineConfig()
     learner: LearnerConfig = LearnerConfig()
+    lora: LoraConfig = LoraConfig()
     sft: SftConfig = SftConfig()
 
     @model_validator(mode="after")
     def _replay_needs_a_record(self) -> PolicyConfig:
         if self.learner.router_replay and not self.engine.return_routed_experts:
             raise ValueError("learner.router_replay needs engine.return_routed_experts = true")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_stand_alone(self) -> PolicyConfig:
+        learner = self.learner
+        if self.lora.enable and learner.optimizer == "muon":
+            raise ValueError('lora.enable needs learner.optimizer = "adamw"')
+        others = {
+            "qk_clip": learner.qk_clip,
+            "qat.enabled": learner.qat.enabled,
+            "router_replay": learner.router_replay,
+        }
+        together = [name for name, on in others.items() if on]
+        if self.lora.enable and together:
+            raise ValueError(f"lora.enable does not go with learner.{together[0]}")
         return self

@@ -8,7 +8,7 @@ import itertools
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from palestra.policies import counters, guards
@@ -36,6 +36,8 @@ class VllmEngine:
     build a new one. On CPU the same calls are made, and sleep gives nothing back.
     """
 
+    sleep_level = 2  # weights are dropped: the update after each sleep brings all of them
+
     def __init__(self, folder: str, config: EngineConfig, *, max_model_len: int) -> None:
         _prepare_process(config)
         import torch
@@ -47,8 +49,12 @@ class VllmEngine:
         self._quiet.set()
         self._ids = itertools.count()
         before = set(multiprocessing.active_children())
-        self._llm = _build(folder, config, max_model_len, cuda=self.cuda)
+        args = self._engine_args()
+        self._llm = _build(folder, config, max_model_len, cuda=self.cuda, **args)
         self._processes = set(multiprocessing.active_children()) - before
+
+    async def start(self) -> None:
+        """What is left to do before the first call; here nothing."""
 
     async def generate(self, token_ids: Sequence[int], sampling: Sampling) -> Completion:
         """Sample one reply. Raises EngineError when the engine failed, sleeps or was aborted."""
@@ -84,7 +90,7 @@ class VllmEngine:
         try:
             final = None
             prompt: Any = {"prompt_token_ids": list(token_ids)}
-            async for output in self._llm.generate(prompt, params, str(next(self._ids))):
+            async for output in self._generate(prompt, params):
                 final = output
         finally:
             self._running -= 1
@@ -93,6 +99,13 @@ class VllmEngine:
         if final is None:
             raise EngineError("generation was aborted")
         return final
+
+    def _engine_args(self) -> dict[str, Any]:
+        """What a kind of engine asks of vLLM beside ``_build``."""
+        return {}
+
+    def _generate(self, prompt: Any, params: Any) -> AsyncIterator[Any]:
+        return self._llm.generate(prompt, params, str(next(self._ids)))  # type: ignore[no-any-return]
 
     @contextlib.contextmanager
     def _turn(self, call: str) -> Iterator[None]:
@@ -110,7 +123,7 @@ class VllmEngine:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._quiet.wait(), DRAIN_S)
             guards.drained(self._running)
-            await self._llm.sleep(level=2, mode="wait")
+            await self._llm.sleep(level=self.sleep_level, mode="wait")
             guards.fell_asleep(await self._llm.is_sleeping())
         return self.cuda
 
@@ -200,7 +213,9 @@ class VllmEngine:
                 process.kill()
 
 
-def _build(folder: str, config: EngineConfig, max_model_len: int, *, cuda: bool) -> Any:
+def _build(
+    folder: str, config: EngineConfig, max_model_len: int, *, cuda: bool, **more: Any
+) -> Any:
     from vllm.config import WeightTransferConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -228,6 +243,7 @@ def _build(folder: str, config: EngineConfig, max_model_len: int, *, cuda: bool)
             weight_transfer_config=WeightTransferConfig(backend="ipc" if cuda else "shm"),
             disable_log_stats=True,
             enable_return_routed_experts=config.return_routed_experts,
+            **more,
         )
     )
 

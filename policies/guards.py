@@ -30,6 +30,7 @@ _NEXT = {
     ("awake", "checksums"): "awake",
     ("awake", "sleep"): "asleep",
     ("awake", "forget"): "awake",
+    ("awake", "load adapter"): "awake",
     ("asleep", "wake weights"): "mapped",
     ("mapped", "reset weights"): "mapped",
     ("mapped", "start update"): "updating",
@@ -172,6 +173,13 @@ def all_loaded(layers: Sequence[str], *, tied: bool) -> None:
     stale = [layer for layer in layers if not (tied and layer == TIED_HEAD)]
     if stale:
         raise EngineError(f"the update left out weights of {', '.join(stale)}")
+
+
+def all_adapted(loaded: int, expected: int) -> None:
+    """Layers of an engine worker that have an adapter after an update: vLLM leaves those alone
+    that the update does not name, or names as it does not know them."""
+    if loaded != expected:
+        raise EngineError(f"the update left {loaded} of {expected} layers with an adapter")
 
 
 # Turns.

@@ -25,6 +25,7 @@ from palestra.policies import (
 )
 from palestra.policies.components import Counts, PolicyLoss, Scored
 from palestra.policies.config import LearnerConfig
+from palestra.policies.lora import Adapter, WithoutAdapter, merged
 from palestra.policies.module import load_policy
 from palestra.policies.packing import MicroBatch, micro_batches
 from palestra.policies.process_group import ALONE, Ranks
@@ -41,8 +42,9 @@ class DeepSpeedLearner:
 
     ``folder`` is a Hugging Face model folder, and the frozen reference where the loss or the
     rewards hold a KL penalty; ``objective`` is the policy loss, None where only supervised samples
-    are learned; ``ptx_coef`` weighs the supervised loss against it. All ranks are called alike,
-    with the same batch: each learns from its share of the rows.
+    are learned; ``ptx_coef`` weighs the supervised loss against it; ``adapter`` is the folder of
+    one that is trained in place of the model's own weights. All ranks are called alike, with the
+    same batch: each learns from its share of the rows.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class DeepSpeedLearner:
         *,
         ptx_coef: float = 1.0,
         ranks: Ranks = ALONE,
+        adapter: str | None = None,
     ) -> None:
         self.folder = folder
+        self.adapter_folder = adapter
         self.config = config
         self.objective = objective
         self.ptx_coef = ptx_coef
@@ -76,6 +80,7 @@ class DeepSpeedLearner:
 
     def _start(self, folder: str) -> Any:
         module = load_policy(folder, self.config)
+        self.adapter = Adapter(module.model, self.adapter_folder) if self.adapter_folder else None
         self.routers = Routers(module, replay=self.config.router_replay)
         self.qk_clip = QkClip(module, self.config.qk_clip_tau) if self.config.qk_clip else None
         cuda = self.device.type == "cuda"
@@ -87,7 +92,9 @@ class DeepSpeedLearner:
         self.rounded = qat.start(module.model, self.config.qat)
         return engine
 
-    def _frozen(self, folder: str) -> Reference:
+    def _frozen(self, folder: str) -> Reference | WithoutAdapter:
+        if self.adapter:
+            return WithoutAdapter(self.adapter, self._own_logprobs)
         module = load_policy(folder, self.config)
         qat.start(module.model, self.config.qat)
         return Reference(module, self.device)
@@ -261,6 +268,8 @@ class DeepSpeedLearner:
         order; none before the first."""
         if self.reference is None:
             raise ValueError("this learner was made without a reference")
+        if self.adapter:  # then the reference computes with the learner's own weights
+            self.reload()
         micros = self._pack(samples)
         results: list[list[float]] = [[] for _ in samples]
         for micro, values in zip(micros, self.reference.logprobs(micros), strict=True):
@@ -303,18 +312,23 @@ class DeepSpeedLearner:
     def connect(self, client: Any) -> None:
         """Choose vLLM's transfer backend for this device and greet the engine through ``client``
         (a ``VLLMWeightSyncClient``)."""
+        from palestra.policies.lora_transfer import AdapterTransfer
         from palestra.policies.weights import trainer_engine
 
         group = torch.distributed.distributed_c10d._get_default_group()
         guards.process_group(group.size(), self.ranks.size, group.bound_device_id)
-        self._transfer = trainer_engine(self, client)
+        self._transfer = (
+            AdapterTransfer(self, client, Path(self.adapter_folder))
+            if self.adapter_folder
+            else trainer_engine(self, client)
+        )
 
     def send_weights(self) -> None:
-        """One full weight update of the engine."""
+        """One full weight update of the engine; with an adapter, that alone."""
         from palestra.policies.weights import check_transfer
 
         guards.resident(self._offloaded, ("weights",))
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and not self.adapter:
             check_transfer(self._transfer)
         before = counters.allocated()
         self._transfer.send_weights()
@@ -334,7 +348,10 @@ class DeepSpeedLearner:
         return counters.host() | counters.allocator()
 
     def export(self, folder: str) -> None:
-        """An ordinary Hugging Face folder: weights, configuration and tokenizer; rank 0 writes."""
+        """An ordinary Hugging Face folder: weights, configuration and tokenizer; rank 0 writes.
+
+        An adapter is merged into the weights, and lies in ``adapter/`` in peft's form.
+        """
         from transformers import AutoTokenizer
 
         state = {name: tensor.detach().cpu() for name, tensor in self.named_weights()}
@@ -342,15 +359,19 @@ class DeepSpeedLearner:
             return
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
+        if self.adapter:
+            self.adapter.write(target / "adapter", state)
+            state = merged(state, self.adapter.scaling)
         self.engine.module.model.save_pretrained(target, state_dict=state)
         AutoTokenizer.from_pretrained(self.folder).save_pretrained(target)
 
-    def named_weights(self) -> list[tuple[str, torch.Tensor]]:
-        """Full weights by their Hugging Face name (gathered under ZeRO 3)."""
+    def named_weights(self, part: str = "") -> list[tuple[str, torch.Tensor]]:
+        """Full weights by their Hugging Face name (gathered under ZeRO 3); those with ``part`` in
+        it."""
         guards.resident(self._offloaded, ("weights",))
         import deepspeed
 
-        tensors = named_tensors(self.engine.module.model)
+        tensors = [(n, t) for n, t in named_tensors(self.engine.module.model) if part in n]
         if self.config.zero_stage < 3:
             return tensors
         partitioned = [tensor for _, tensor in tensors if hasattr(tensor, "ds_id")]

@@ -25,7 +25,7 @@ def initialize(module: Any, config: LearnerConfig, settings: dict[str, Any], *, 
         adamw = {"type": "AdamW", "params": _adamw(config) | {"torch_adam": not cuda}}
         engine, *_ = deepspeed.initialize(
             model=module,
-            model_parameters=module.parameters(),
+            model_parameters=[p for p in module.parameters() if p.requires_grad],
             config=settings | {"optimizer": adamw},
         )
         return engine

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections.abc import Iterator
+
+import torch
 
 from palestra.policies import counters
 
@@ -42,6 +46,31 @@ class WorkerReport:
         model = self.model_runner.get_model()  # type: ignore[attr-defined]
         trained = {type(m).__name__ for m in model.modules() if list(m.parameters(recurse=False))}
         return [layer for layer in self._palestra_unloaded.stop() if layer in trained]
+
+    def palestra_adapter_checksums(self) -> dict[str, str]:
+        """SHA-256 of every part of the adapter, under names like those of vLLM's checksums."""
+        prefix = self._weight_checksum_prefix()  # type: ignore[attr-defined]
+        return {
+            prefix + name: hashlib.sha256(part.cpu().view(torch.uint8).numpy().data).hexdigest()
+            for name, part in self._adapter_parts()
+        }
+
+    def palestra_adapted_layers(self) -> int:
+        """How many layers of the checkpoint have an adapter: their A is never all zero."""
+        return sum(bool(part.any()) for name, part in self._adapter_parts() if ".lora_A." in name)
+
+    def palestra_reset_adapter(self) -> None:
+        for _, part in self._adapter_parts():
+            part.zero_()
+
+    def _adapter_parts(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Where vLLM keeps the one adapter: A and B of each layer, and of each of those that vLLM
+        has fused into one."""
+        model = self.model_runner.get_model()  # type: ignore[attr-defined]
+        for name, module in model.named_modules():
+            for side in "AB":
+                parts = getattr(module, f"lora_{side.lower()}_stacked", ())
+                yield from ((f"{name}.lora_{side}.{n}", part) for n, part in enumerate(parts))
 
 
 class Unloaded(logging.Handler):

@@ -39,6 +39,7 @@ ONLY_IN = {
     "vllm": ("policies/",),
     "deepspeed": ("policies/",),
     "transformers": ("policies/",),
+    "peft": ("policies/",),
     # The viewer decodes single ids of a finished run without importing transformers.
     "tokenizers": ("policies/", "deploy/run_view.py"),
     "docker": ("sandbox/", "deploy/"),

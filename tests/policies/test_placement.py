@@ -44,7 +44,7 @@ class Ray:
 
     def actor(self, name: str) -> Any:
         self.note(name)
-        methods = ("get_version", "connect", "close")
+        methods = ("start", "connect", "close")
         return Record(**{m: Record(remote=self.method(f"{name}.{m}")) for m in methods})
 
     def method(self, name: str) -> Callable[..., Awaitable[None]]:
@@ -89,7 +89,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Ray:
     return fake
 
 
-UP = ["EngineActor", "EngineActor.get_version", "engine sleeps", "LearnerActor"]
+UP = ["EngineActor", "EngineActor.start", "engine sleeps", "LearnerActor"]
 ALL_UP = [*UP, "LearnerActor.connect", "transfer is proved"]
 DOWN = ["EngineActor.close", "removed"]
 
@@ -157,7 +157,7 @@ def test_every_bundle_has_an_engine_and_a_rank_and_none_starts_before_all_are_th
     assert [(r.rank, r.size, r.host) for r in ranks] == [(n, 3, "10.0.0.1") for n in range(3)]
     assert len({rank.port for rank in ranks}) == 1 and ranks[0].port > 0
     assert fake.calls.index("engine sleeps") > max(
-        n for n, call in enumerate(fake.calls) if call == "EngineActor.get_version"
+        n for n, call in enumerate(fake.calls) if call == "EngineActor.start"
     )
     assert fake.calls[-4:] == ["EngineActor.close"] * 3 + ["removed"]
 

@@ -15,9 +15,11 @@ import pytest
 from palestra.policies import counters
 from palestra.policies.colocate import Colocated, start_up
 from palestra.policies.compressed import played_folder
-from palestra.policies.config import EngineConfig, LearnerConfig, QatConfig, TinyConfig
+from palestra.policies.config import EngineConfig, LearnerConfig, LoraConfig, QatConfig, TinyConfig
 from palestra.policies.engine import VllmEngine
 from palestra.policies.learner import DeepSpeedLearner
+from palestra.policies.lora import create
+from palestra.policies.lora_engine import LoraEngine
 from palestra.policies.tiny import build
 from palestra.rl.errors import EngineError
 from palestra.rl.objectives.k25 import K25
@@ -83,13 +85,19 @@ async def gather(calls: Any) -> list[Completion]:
     return list(await asyncio.gather(*calls))
 
 
-def test_real_sides_pass_every_guard_until_a_tensor_is_left_out(tmp_path: Path) -> None:
-    folder = tmp_path / "tiny"
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Heads of 32, the fewest that vLLM knows on CPU."""
+    folder = tmp_path_factory.mktemp("sync") / "tiny"
     shape = TinyConfig(
         vocab_size=400, hidden_size=64, intermediate_size=64, layers=2, heads=2, kv_heads=1
     )
     build(folder, shape, ["def add(a, b):\n    return a + b\n"], [], seed=0)
-    asyncio.run(steps(folder))
+    return folder
+
+
+def test_real_sides_pass_every_guard_until_a_tensor_is_left_out(policy: Path) -> None:
+    asyncio.run(steps(policy))
     assert [p for p in multiprocessing.active_children() if p.name == "EngineCore"] == []
 
 
@@ -121,21 +129,25 @@ def exaggerate(weights: Path) -> None:
     save_file(tensors, weights, metadata={"format": "pt"})
 
 
+def colocate(engine: VllmEngine, learner: Calls) -> Colocated:
+    return Colocated(
+        engine,
+        learner,
+        probe=[range(5, 90), range(9, 20)],
+        stop_ids=(1,),
+        mismatch_limit=1e-5,
+        gather=gather,
+        say=lambda text: None,
+    )
+
+
 async def two_updates(folder: Path, qat: QatConfig) -> None:
     played = played_folder(folder, folder / "played", qat)
     config = EngineConfig(return_routed_experts=True)
     engine = VllmEngine(str(played), config, max_model_len=256)
     try:
         learner = await start_up(engine, lambda: start_learner(engine, folder, qat))
-        colocated = Colocated(
-            engine,
-            learner,
-            probe=[range(5, 90), range(9, 20)],
-            stop_ids=(1,),
-            mismatch_limit=1e-5,
-            gather=gather,
-            say=lambda text: None,
-        )
+        colocated = colocate(engine, learner)
         for version in range(2):
             assert (await colocated.publish(version))["mismatch/probe_max"] < 1e-5
             batch = Batch(step=version + 1, samples=(await two_turns(engine),))
@@ -183,15 +195,7 @@ async def steps(folder: Path) -> None:
     engine = VllmEngine(str(folder), EngineConfig(), max_model_len=256)
     try:
         learner = await start_up(engine, lambda: start_learner(engine, folder))
-        colocated = Colocated(
-            engine,
-            learner,
-            probe=[range(5, 90), range(9, 20)],
-            stop_ids=(1,),
-            mismatch_limit=1e-5,
-            gather=gather,
-            say=lambda text: None,
-        )
+        colocated = colocate(engine, learner)
         for version in range(3):
             assert (await colocated.publish(version))["mismatch/probe_max"] < 1e-5
             metrics = await colocated.learn(Batch(step=version + 1, samples=(SAMPLE,)))
@@ -204,11 +208,12 @@ async def steps(folder: Path) -> None:
         await engine.close()
 
 
-async def start_learner(engine: VllmEngine, folder: Path, qat: QatConfig | None = None) -> Calls:
+async def start_learner(
+    engine: VllmEngine, folder: Path, qat: QatConfig | None = None, adapter: str | None = None
+) -> Calls:
     config = LearnerConfig(threads=1, lr=1e-3, qat=qat or QatConfig())
-    learner = DeepSpeedLearner(
-        str(folder), config, PolicyLoss(objective=K25(alpha=0.5, beta=2.0, tau=0.05))
-    )
+    objective = PolicyLoss(objective=K25(alpha=0.5, beta=2.0, tau=0.05))
+    learner = DeepSpeedLearner(str(folder), config, objective, adapter=adapter)
     await asyncio.to_thread(learner.connect, Client(engine, asyncio.get_running_loop()))
     return Calls(learner)
 
@@ -221,3 +226,36 @@ async def leave_out_a_layer(colocated: Colocated, learner: Calls) -> None:
     learner.learner._transfer.source = kept
     with pytest.raises(EngineError, match="left out weights of RowParallelLinear"):
         await colocated.publish(3)
+
+
+def test_adapters_alone_reach_the_engine_until_a_layer_is_left_out(
+    policy: Path, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "adapter"
+    create(policy, adapter, LoraConfig(rank=3, alpha=7, target_modules=["q_proj", "down_proj"]), 0)
+    asyncio.run(adapter_updates(policy, str(adapter)))
+
+
+async def adapter_updates(folder: Path, adapter: str) -> None:
+    engine = LoraEngine(str(folder), EngineConfig(), max_model_len=256, adapter=adapter)
+    try:
+        await engine.start()
+        learner = await start_up(engine, lambda: start_learner(engine, folder, adapter=adapter))
+        colocated = colocate(engine, learner)
+        seen = []
+        for version in range(3):
+            assert (await colocated.publish(version))["mismatch/probe_max"] < 1e-5
+            seen.append(await engine.checksums())
+            await colocated.learn(Batch(step=version + 1, samples=(SAMPLE,)))
+        before, _, after = seen
+        changed = {key for key in after if after[key] != before[key]}
+        assert {key.split(".")[-3] for key in changed} == {"qkv_proj", "down_proj"}
+        assert all(".lora_" in key for key in changed)
+        whole = learner.learner.named_weights(".lora_")
+        kept = [(name, tensor) for name, tensor in whole if "layers.1.mlp.down" not in name]
+        assert len(kept) == len(whole) - 2
+        learner.learner.named_weights = lambda part: kept  # type: ignore[method-assign]
+        with pytest.raises(EngineError, match="left 3 of 4 layers with an adapter"):
+            await colocated.publish(3)
+    finally:
+        await engine.close()
