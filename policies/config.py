@@ -129,9 +129,9 @@ class LoraConfig(Settings):
     """Rank of each adapter; vLLM has no room for more than 512."""
     alpha: int = Field(default=32, ge=1)
     """An adapter counts `alpha / rank`."""
-    target_modules: Literal["all-linear"] | list[str] = "all-linear"
-    """Linear layers that get an adapter, e.g. `["q_proj", "v_proj"]`; `all-linear` is all but the
-    output head."""
+    target_modules: list[str] = Field(default=["all-linear"], min_length=1)
+    """Linear layers that get an adapter, e.g. `["q_proj", "v_proj"]`; `["all-linear"]` is all but
+    the output head."""
 
 
 class SftConfig(Settings):

@@ -73,10 +73,10 @@ def kind_of(layer: str) -> str:
     return layer.rpartition(".")[2]
 
 
-def target_kinds(layers: Iterable[str], targets: str | Sequence[str]) -> list[str]:
+def target_kinds(layers: Iterable[str], targets: Sequence[str]) -> list[str]:
     """The kinds of layer that get an adapter; ``all-linear`` is every kind that there is."""
     there = sorted(set(map(kind_of, layers)))
-    if targets == "all-linear":
+    if list(targets) == ["all-linear"]:
         return there
     unknown = sorted(set(targets) - set(there))
     if unknown:
@@ -84,7 +84,7 @@ def target_kinds(layers: Iterable[str], targets: str | Sequence[str]) -> list[st
             f"policy.lora.target_modules: the model has no linear layers {', '.join(unknown)}; "
             f"it has {', '.join(there)}"
         )
-    return sorted(targets)
+    return sorted(set(targets))
 
 
 def saved_name(name: str) -> str:

@@ -160,7 +160,7 @@ def test_layers_that_the_model_does_not_have_are_named(tiny: Path, tmp_path: Pat
         ({}, {"qk_clip": True}, "qk_clip"),
         ({"rank": 0}, {}, "greater than or equal to 1"),
         ({"rank": 513}, {}, "less than or equal to 512"),
-        ({"target_modules": []}, {}, "name layers"),
+        ({"target_modules": []}, {}, "at least 1 item"),
     ],
 )
 def test_what_adapters_cannot_do_is_refused(
