@@ -190,4 +190,6 @@ class PolicyConfig(Settings):
         together = [name for name, on in others.items() if on]
         if self.lora.enable and together:
             raise ValueError(f"lora.enable does not go with learner.{together[0]}")
+        if self.lora.enable and self.num_gpus > 1:
+            raise ValueError("lora.enable is for num_gpus = 1 in this version")
         return self
