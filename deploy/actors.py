@@ -25,13 +25,15 @@ class EngineActor:
     ) -> None:
         see_only_own_gpus()
         from palestra.policies.engine import VllmEngine
-        from palestra.policies.lora_engine import LoraEngine
 
-        self.engine = (
-            LoraEngine(folder, config, max_model_len=max_model_len, adapter=adapter)
-            if adapter
-            else VllmEngine(folder, config, max_model_len=max_model_len)
-        )
+        if adapter:
+            from palestra.policies.lora_engine import LoraEngine
+
+            self.engine: VllmEngine = LoraEngine(
+                folder, config, max_model_len=max_model_len, adapter=adapter
+            )
+        else:
+            self.engine = VllmEngine(folder, config, max_model_len=max_model_len)
 
     async def start(self) -> None:
         await self.engine.start()

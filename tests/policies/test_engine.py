@@ -51,6 +51,7 @@ class FakeLLM:
             token_ids=[5],
             logprobs=[{5: Record(logprob=-0.5)}],
             finish_reason="length",
+            routed_experts=None,
             weight_versions=[Record(version=version) for version in self.versions],
         )
         yield Record(outputs=[sampled], num_cached_tokens=len(prompt["prompt_token_ids"]))

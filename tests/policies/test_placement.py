@@ -153,7 +153,7 @@ def test_every_bundle_has_an_engine_and_a_rank_and_none_starts_before_all_are_th
         for name, chosen in fake.options
     ]
     assert places == [(name, n) for name in ("EngineActor", "LearnerActor") for n in range(3)]
-    ranks = [args[-1] for args in fake.arguments[3:]]
+    ranks = [args[-2] for args in fake.arguments[3:]]
     assert [(r.rank, r.size, r.host) for r in ranks] == [(n, 3, "10.0.0.1") for n in range(3)]
     assert len({rank.port for rank in ranks}) == 1 and ranks[0].port > 0
     assert fake.calls.index("engine sleeps") > max(
