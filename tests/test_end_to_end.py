@@ -210,6 +210,7 @@ def two_nodes() -> Iterator[dict[str, str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")
         cluster = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
         try:
             cluster.add_node(**small)
@@ -218,7 +219,7 @@ def two_nodes() -> Iterator[dict[str, str]]:
             cluster.shutdown()
 
 
-def on_two_nodes(recipe: Path, run: Path, policy: Path, count: int = 2) -> list[str]:
+def with_ranks(recipe: Path, run: Path, policy: Path, count: int = 2) -> list[str]:
     """The command of a run that starts from ``policy``, with as many ranks and engines."""
     values = {
         "policy.num_gpus": count,
@@ -231,12 +232,12 @@ def on_two_nodes(recipe: Path, run: Path, policy: Path, count: int = 2) -> list[
     return [*command(recipe, run), *settings]
 
 
-def test_two_nodes_learn_what_one_process_learns(
-    finished: Path, recipe: Path, two_nodes: dict[str, str], tmp_path: Path
+def test_two_ranks_and_two_engines_learn_what_one_learns(
+    finished: Path, recipe: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "shared"
-    start = on_two_nodes(recipe, run, finished / "sft")
-    done = subprocess.run(start, capture_output=True, text=True, timeout=900, env=two_nodes)
+    start = with_ranks(recipe, run, finished / "sft")
+    done = subprocess.run(start, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert_same_run(run, finished)
 
@@ -261,7 +262,7 @@ def steps_of(run: Path) -> list[dict[str, float]]:
 def test_a_cluster_that_is_too_small_is_said_at_once(
     recipe: Path, two_nodes: dict[str, str], tmp_path: Path
 ) -> None:
-    start = on_two_nodes(recipe, tmp_path / "large", tmp_path, count=3)
+    start = with_ranks(recipe, tmp_path / "large", tmp_path, count=3)
     done = subprocess.run(start, capture_output=True, text=True, timeout=200, env=two_nodes)
     assert done.returncode == 2
     assert done.stderr == (
@@ -275,7 +276,7 @@ def test_a_rank_that_is_killed_ends_the_run_which_then_goes_on(
     finished: Path, recipe: Path, two_nodes: dict[str, str], tmp_path: Path
 ) -> None:
     run = tmp_path / "killed"
-    start = on_two_nodes(recipe, run, finished / "sft")
+    start = with_ranks(recipe, run, finished / "sft")
     process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=two_nodes)
     while True:
         assert process.poll() is None, "the run ended before a rank could be killed"
