@@ -70,6 +70,7 @@ def build_parser() -> Parser:
     _add_runs(commands)
     _add_export(commands)
     _add_tasks(commands)
+    _add_new(commands)
     _add_looking(commands)
     _add_sandbox(commands)
     for name, what in LATER.items():
@@ -140,6 +141,20 @@ def _add_tasks(commands: Commands[Parser]) -> None:
     show.add_argument("id", nargs="?", metavar="ID", help="a task's id, or how it begins")
     what = "rows of {task_id, completion} or {task_id, files}"
     score.add_argument("--solutions", required=True, metavar="FILE.jsonl", help=what)
+
+
+def _add_new(commands: Commands[Parser]) -> None:
+    new = _command(commands, "new", "a package of your own to start from, with its tests", "")
+    actions = new.add_subparsers(dest="action", metavar="env|reward", required=True)
+    for kind, what, example in (
+        ("env", "a package with an environment", "acme/Times-v0"),
+        ("reward", "a package with a reward", "few_turns"),
+    ):
+        parser = _command(actions, kind, what, f"new:{kind}")
+        parser.add_argument("name", metavar="NAME", help=f"such as {example}")
+        parser.add_argument(
+            "--dir", metavar="DIR", help="the folder to make (default palestra-NAME)"
+        )
 
 
 def _add_looking(commands: Commands[Parser]) -> None:
@@ -267,6 +282,7 @@ COMMANDS = (
     "export",
     "tasks",
     "score",
+    "new",
     "show",
     "config",
     "doctor",

@@ -84,6 +84,7 @@ def test_later_commands_say_so(command: str, capsys: pytest.CaptureFixture[str])
         (["tasks", "check", "repair:", "--limit", "x"], "'x' is not a whole number"),
         (["tasks", "check", "nonsense:x"], "unknown task source"),
         (["score", "repair:", "--solutions", "none.jsonl"], "there is no such file"),
+        (["new"], "required: env|reward"),
         (["show", "none"], "there is no run here"),
         (["show", "none", "--step", "x"], "invalid int value"),
         (["doctor", "me"], "unrecognized arguments: me"),
