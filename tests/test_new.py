@@ -59,7 +59,12 @@ def python(folder: Path, *arguments: str) -> str:
     ],
 )
 def test_a_new_package_passes_its_tests_and_its_readme_works(
-    words: tuple[str, str], folder: str, listed: str, tmp_path: Path
+    words: tuple[str, str],
+    folder: str,
+    listed: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["new", *words]) == 0
     package = tmp_path / folder
@@ -79,6 +84,10 @@ def test_a_new_package_passes_its_tests_and_its_readme_works(
     ]
     assert listed in " ".join(shown[0].split())
     assert words[0] == "reward" or "10 references pass, 0 pass untouched" in shown[1]
+
+    monkeypatch.syspath_prepend(tmp_path / "metadata")
+    assert main(["new", *words, "--dir", "again"]) == 2
+    assert f"{words[1]} is there already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
