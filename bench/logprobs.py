@@ -181,8 +181,8 @@ def padded(batch: Sequence[Sample]) -> list[MicroBatch]:
 def _padded(batch: Sequence[Sample]) -> MicroBatch:
     ids = pad_sequence([torch.tensor(s.token_ids) for s in batch], batch_first=True)
     width = ids.shape[1]
-    lengths = torch.tensor([len(s.token_ids) for s in batch])
-    segments = (torch.arange(width) < lengths[:, None]).long()
+    # Causal attention never looks at what stands behind: padding needs no mask.
+    segments = torch.ones_like(ids)
     learned = pad_sequence([torch.tensor(s.loss_mask) for s in batch], batch_first=True)
     row, place = learned.nonzero(as_tuple=True)
     count = len(row)

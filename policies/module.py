@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from palestra.policies import attention
 from palestra.policies.config import LearnerConfig
 from palestra.policies.logprobs import token_logprobs
-from palestra.policies.packing import MicroBatch, attention_mask
+from palestra.policies.packing import MicroBatch
 
 
 class PolicyModule(nn.Module):
@@ -19,6 +20,7 @@ class PolicyModule(nn.Module):
         super().__init__()
         self.model = model
         self.chunk = chunk
+        attention.use(model)
 
     def forward(
         self, micro: MicroBatch, *, entropy: bool = False
@@ -27,7 +29,7 @@ class PolicyModule(nn.Module):
         hidden = self.model.model(
             input_ids=micro.token_ids,
             position_ids=micro.positions,
-            attention_mask=attention_mask(micro.segments, micro.parents),
+            sequences=attention.sequences_of(micro.segments, micro.parents),
             use_cache=False,
         ).last_hidden_state
         return token_logprobs(

@@ -215,13 +215,3 @@ def _to_tensors(rows: Sequence[_Row], width: int, most: int) -> MicroBatch:
         most=most,
         experts=experts_of([row.pieces for row in rows], width),
     )
-
-
-def attention_mask(segments: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
-    """Boolean [R, 1, L, L]: causal, and only within a sample: a continuation sees its prompt and
-    itself, never its siblings (padding sees padding)."""
-    length = segments.shape[1]
-    causal = torch.ones((length, length), dtype=torch.bool, device=segments.device).tril()
-    query, key = segments[:, None, :, None], segments[:, None, None, :]
-    seen = (query == key) | (parents[:, None, :, None] == key)
-    return seen & causal

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from palestra.policies import attention
+from palestra.policies.attention import Sequences
 from palestra.policies.shards import Shard
 from palestra.rl.errors import UserError
 
-NAME = "sdpa_with_max_logits"
+NAME = "sdpa_over_sequences_with_max_logits"
 QUERIES_AT_ONCE = 256
 """Rows of the attention matrix that exist at once while its maximum is looked for."""
 
@@ -32,12 +34,10 @@ class QkClip:
         self.layers = [m for m in module.model.modules() if hasattr(m, "num_key_value_groups")]
         self.maxima: dict[int, torch.Tensor] = {}
         self.factors: dict[torch.Tensor, torch.Tensor] = {}
-        self._real = torch.empty(0)
         for layer in self.layers:
             check_supported(layer)
             layer.qk_clip = self
         _watch(module.model)
-        module.register_forward_pre_hook(self._before_forward)
 
     def start(
         self, optimizer: torch.optim.Optimizer, shards: Mapping[torch.Tensor, Sequence[Shard]]
@@ -46,15 +46,18 @@ class QkClip:
         self.shards = shards
         optimizer.register_step_post_hook(self._rescale)
 
-    def _before_forward(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._real = args[0].segments > 0
-
     def see(
-        self, layer: nn.Module, query: torch.Tensor, key: torch.Tensor, mask: Any, scaling: float
+        self,
+        layer: nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        sequences: Sequences,
+        scaling: float,
     ) -> None:
         """Note the logits of one forward pass; padding does not count."""
-        seen = mask & self._real[:, None, :, None]
-        found = max_logits(query, key, seen) * scaling
+        stacks = zip(sequences.of(query, key), sequences.lengths, strict=True)
+        largest = [max_logits(q, k, lengths) for (q, k), lengths in stacks]
+        found = torch.stack(largest).amax(0) * scaling
         index = self.layers.index(layer)
         before = self.maxima.get(index, found)
         self.maxima[index] = torch.maximum(before, found)
@@ -92,18 +95,21 @@ class QkClip:
 
 
 @torch.no_grad()
-def max_logits(query: torch.Tensor, key: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """Largest q.k of each head over all pairs that are ``seen``, float32 of shape [H].
+def max_logits(query: torch.Tensor, key: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Largest q.k of each head where a query sees a key, float32 of shape [H].
 
-    ``query`` has shape [B, H, L, D], ``key`` [B, G, L, D] with G dividing H, ``seen`` [B, 1, L, L].
+    ``query`` has shape [B, H, L, D], ``key`` [B, G, L, D] with G dividing H; a query sees what
+    stands before it and itself, and those from ``lengths`` [B] on do not count.
     """
     heads = query.size(1)
     key = key.repeat_interleave(heads // key.size(1), dim=1)
     best = query.new_full((heads,), -torch.inf, dtype=torch.float32)
-    for queries, mask in zip(
-        torch.split(query, QUERIES_AT_ONCE, -2), torch.split(seen, QUERIES_AT_ONCE, -2), strict=True
+    places = torch.arange(query.size(2), device=query.device)
+    for queries, own in zip(
+        torch.split(query, QUERIES_AT_ONCE, -2), torch.split(places, QUERIES_AT_ONCE), strict=True
     ):
-        logits = (queries @ key.mT).float().masked_fill(~mask, -torch.inf)
+        seen = (places <= own[:, None]) & (own[:, None] < lengths[:, None, None, None])
+        logits = (queries @ key.mT).float().masked_fill(~seen, -torch.inf)
         best = torch.maximum(best, logits.amax((0, 2, 3)))
     return best
 
@@ -170,24 +176,19 @@ def check_supported(layer: Any) -> None:
 
 def _watch(model: Any) -> None:
     """Let every attention layer show its queries and keys; its results stay as they are."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-    from transformers.masking_utils import sdpa_mask
 
     def forward(
         layer: Any,
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        mask: Any,
+        mask: None,
+        *,
+        sequences: Sequences,
         **more: Any,
     ) -> Any:
         if layer.training:
-            layer.qk_clip.see(layer, query, key, mask, more["scaling"])
-        return sdpa_attention_forward(layer, query, key, value, mask, **more)
+            layer.qk_clip.see(layer, query, key, sequences, more["scaling"])
+        return attention.attend(layer, query, key, value, mask, sequences=sequences, **more)
 
-    if model.config._attn_implementation != "sdpa":
-        raise UserError("policy.learner.qk_clip needs a model whose attention can be sdpa")
-    AttentionInterface.register(NAME, forward)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    model.set_attn_implementation(NAME)
+    attention.use(model, NAME, forward)

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palestra.policies.packing import MicroBatch, attention_mask, micro_batches, rows_of
+from palestra.policies.attention import sequences_of
+from palestra.policies.packing import MicroBatch, micro_batches, rows_of
 from palestra.rl.types import Sample
 
 
@@ -47,6 +48,17 @@ def learned(s: Sample) -> list[int]:
     return [t for t in range(1, len(s.token_ids)) if s.loss_mask[t] or s.ptx[t]]
 
 
+def seen_from(batch: MicroBatch) -> dict[int, list[int]]:
+    """Flat places that each place of the rows may look at."""
+    sequences = sequences_of(batch.segments, batch.parents)
+    return {
+        place: own[: t + 1]
+        for stack, lengths in zip(sequences.stacks, sequences.lengths, strict=True)
+        for own, length in zip(stack.tolist(), lengths.tolist(), strict=True)
+        for t, place in enumerate(own[:length])
+    }
+
+
 sizes_lists = st.lists(st.integers(0, 30), max_size=12)
 packings = {"row": st.integers(1, 60), "micro": st.integers(1, 200), "prompt": st.integers(0, 20)}
 
@@ -72,8 +84,7 @@ def test_every_loss_token_appears_once_with_its_own_signals_and_sees_its_own_beg
     found = []
     for batch in pack(sizes, row, micro, prompt):
         ids, places = batch.token_ids.flatten(), batch.positions.flatten()
-        rows, width = batch.token_ids.shape
-        seen = attention_mask(batch.segments, batch.parents).reshape(rows * width, width)
+        seen = seen_from(batch)
         rest = (batch.policy, batch.logprobs, batch.advantages, batch.ptx, batch.temperature)
         for source, index, target, *signals in zip(
             batch.source.tolist(),
@@ -82,7 +93,7 @@ def test_every_loss_token_appears_once_with_its_own_signals_and_sees_its_own_beg
             *(tensor.tolist() for tensor in rest),
             strict=True,
         ):
-            visible = seen[source].nonzero()[:, 0] + source // width * width
+            visible = seen[source]
             assert places[visible].tolist() == list(range(len(visible)))
             # All that the model may see, then the token: the sample's own beginning.
             found.append((index, (*ids[visible].tolist(), target), *signals))
@@ -183,12 +194,3 @@ def test_a_sample_longer_than_a_row_gets_its_own_width() -> None:
 
 def test_nothing_to_pack() -> None:
     assert pack([], 16, 32) == pack([0, 0], 16, 32) == []
-
-
-def test_attention_is_causal_and_within_a_sample() -> None:
-    segments = torch.tensor([[1, 1, 2, 3, 3, 4, 0]])
-    parents = torch.tensor([[1, 1, 1, 1, 1, 4, 0]])
-    mask = attention_mask(segments, parents)
-    assert mask.shape == (1, 1, 7, 7) and mask.dtype is torch.bool
-    seen = [row.nonzero()[:, 0].tolist() for row in mask[0, 0]]
-    assert seen == [[0], [0, 1], [0, 1, 2], [0, 1, 3], [0, 1, 3, 4], [5], [6]]

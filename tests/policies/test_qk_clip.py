@@ -209,11 +209,12 @@ def test_maxima_are_those_of_the_samples_alone() -> None:
 
 def test_the_maximum_in_chunks_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     query, key = torch.randn(2, 6, 11, 4), torch.randn(2, 3, 11, 4)
-    seen = torch.ones(11, 11, dtype=torch.bool).tril().expand(2, 1, 11, 11)
+    seen = torch.ones(11, 11, dtype=torch.bool).tril().repeat(2, 1, 1, 1)
+    seen[1, :, 7:] = False
     logits = query @ key.repeat_interleave(2, dim=1).mT
     expected = logits.masked_fill(~seen, -torch.inf).amax((0, 2, 3))
     monkeypatch.setattr("palestra.policies.qk_clip.QUERIES_AT_ONCE", 3)
-    torch.testing.assert_close(max_logits(query, key, seen), expected)
+    torch.testing.assert_close(max_logits(query, key, torch.tensor([11, 7])), expected)
 
 
 def test_attention_that_cannot_be_rescaled_is_refused() -> None:
