@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional
 
+from palestra.policies.attention import sequences_of
 from palestra.policies.config import LearnerConfig, PolicyConfig, TinyConfig
 from palestra.policies.learner import DeepSpeedLearner
 from palestra.policies.module import load_policy
@@ -165,7 +166,8 @@ def test_a_run_measures_and_replays_what_was_recorded(experts: Path) -> None:
     for layer in plain_policy.model.model.layers:
         layer.mlp.gate.register_forward_hook(lambda m, args, out: seen.append(out[2]))
     with torch.no_grad():
-        plain_policy.model(input_ids=torch.tensor([ids]))
+        one = torch.ones(1, len(ids), dtype=torch.long)
+        plain_policy.model(input_ids=torch.tensor([ids]), sequences=sequences_of(one, one))
     own = torch.stack(seen, 1).numpy()[:-1].astype(np.uint8)
     others = (own + 1) % EXPERTS
     shared = np.mean((own[..., :, None] == others[..., None, :]).any(-1))
