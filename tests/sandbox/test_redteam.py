@@ -178,7 +178,9 @@ def test_no_attack_passes_a_single_check(arena: Arena, family: str) -> None:
 
     async def play() -> dict[str, str]:
         nothing = await grader(task, {"solution.py": START.encode()})
-        return await red_team(FAMILIES[family], arena.boxes).gains(task, watched, nothing)
+        return await red_team(FAMILIES[family], arena.boxes).gains(
+            task, watched, noop=nothing.solved
+        )
 
     gains = asyncio.run(play())
     assert gains == dict.fromkeys([n for n, a in FAMILIES[family].items() if a.applies(task)], "")
@@ -363,7 +365,7 @@ def test_attacks_in_pods_gain_nothing(arena: Arena) -> None:
     async def play() -> dict[str, str]:
         grader = arena.grader()
         nothing = await grader(task, {"solution.py": START.encode()})
-        return await red_team(chosen, arena.boxes).gains(task, grader, nothing)
+        return await red_team(chosen, arena.boxes).gains(task, grader, noop=nothing.solved)
 
     assert asyncio.run(play()) == dict.fromkeys(POD_ATTACKS, "")
 

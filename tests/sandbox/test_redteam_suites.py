@@ -88,8 +88,7 @@ def gained(names: list[str], boxes: SandboxProvider, task: Task = TASK) -> dict[
         provider=boxes,
         at_once=4,
     )
-    nothing = Verdict(outcome=Outcome.GRADED, passed={"any": False})
-    return asyncio.run(team.gains(task, strict, nothing))
+    return asyncio.run(team.gains(task, strict, noop=False))
 
 
 # --- suites --------------------------------------------------------------------------------------
