@@ -49,7 +49,8 @@ def commands(page: Path) -> Iterator[list[str]]:
     text = page.read_text()
     shown = INLINE.findall(text)
     for block in fences(page, "sh"):
-        shown += [line for line in block.splitlines() if "palestra " in line]
+        lines = block.replace("\\\n", " ").splitlines()
+        shown += [line for line in lines if "palestra " in line]
     for line in shown:
         words = shlex.split(line, comments=True)
         if words and Path(words[0]).name == "palestra":
