@@ -22,6 +22,7 @@ MakeTurn: TypeAlias = Callable[..., Turn]
 MakeTrajectory: TypeAlias = Callable[..., Trajectory]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which looks at the groups in this hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two lanes, which `make test` runs side by side: what waits for Pods, and all else."""
     for item in items:

@@ -28,11 +28,14 @@ POOLED = False
 """These cases make pools of their own."""
 
 DRIVER = """
-import asyncio, json, sys
+import asyncio, json, signal, sys
 from palestra.sandbox.auto import make
 from palestra.sandbox.base import BoxSpec
 from palestra.sandbox.config import PoolConfig
 from palestra.sandbox.pool import Pool
+
+# A job in a shell's background ignores interrupts, and so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 async def main(name, options, labels):
     config = PoolConfig(spare=2)
