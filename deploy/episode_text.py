@@ -21,6 +21,11 @@ def call_text(call: ToolCall) -> str:
     return f"{one_line(call.name)}({arguments})"
 
 
+def observed(turn: Turn) -> str:
+    """The heading of an observation, which says how much of it the policy did not see."""
+    return f"observation, {turn.elided} bytes left out" if turn.elided else "observation"
+
+
 def mean_logprob(turn: Turn) -> str:
     """How sure the policy was of a reply."""
     if not turn.logprobs:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from palestra.deploy.atomic import write_text
 from palestra.deploy.console import Console
-from palestra.deploy.episode_text import call_text, checks, mean_logprob, parts, total
+from palestra.deploy.episode_text import call_text, checks, mean_logprob, observed, parts, total
 from palestra.deploy.run_view import GroupView, RunView, TokenText
 from palestra.deploy.show_html import page
 from palestra.deploy.table import aligned
@@ -135,7 +135,7 @@ def _turn(index: int, turn: Turn, decode: TokenText | None) -> Iterator[str]:
     if turn.error:
         yield f"  error: {one_line(turn.error)}"
     if turn.observation:
-        yield "--- observation"
+        yield f"--- {observed(turn)}"
         yield clean(turn.observation)
 
 

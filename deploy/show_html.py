@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from palestra.deploy.episode_text import call_text, checks, mean_logprob, parts, total
+from palestra.deploy.episode_text import call_text, checks, mean_logprob, observed, parts, total
 from palestra.deploy.html_page import document, escaped
 from palestra.deploy.run_view import GroupView, RunView, TokenText
 from palestra.rl.types import Message, Trajectory, Turn
@@ -87,7 +87,7 @@ def _turn(number: int, turn: Turn, decode: TokenText | None) -> Iterator[str]:
     if turn.error:
         yield _pre("error", turn.error, kind="error")
     if turn.observation:
-        yield _pre("observation", turn.observation)
+        yield _pre(observed(turn), turn.observation)
 
 
 def _token(token_id: int, logprob: float, text: str) -> str:

@@ -12,6 +12,9 @@ class TasksConfig(Settings):
 
     source: str = "repair:"
     """`format:path` or the name of a registered environment."""
+    env: str = ""
+    """The environment that plays them; empty: the source's. It must be for tasks of their shape, as
+    `palestra/SWEBash-v0` and `palestra/SWEKimi-v0` are for those of `palestra/SWE-v0`."""
     seed: int = 0
     """Seed of the splits and of the mutations."""
     mutations: int = Field(default=1, ge=1)

@@ -142,6 +142,7 @@ class TaskEnv(gymnasium.Env[str, str]):
             version=0,
             message=message,
             observation=answer.text,
+            elided=answer.elided,
             error=error,
         )
         return answer, turn

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from palestra.envs.swe import SWE
+from palestra.envs.swe import SWEBash
 from palestra.rewards.score import Weighted
 from palestra.rewards.verifier import verifier
 
 
-class Harbor(SWE):
+class Harbor(SWEBash):
     """Tools ``bash`` and ``submit``; the reward is the mean of those that the verifier wrote."""
 
     name: ClassVar[str] = "palestra/Harbor-v0"

@@ -15,7 +15,7 @@ from palestra.envs.instructions.env import Instructions
 from palestra.envs.logic.env import Logic
 from palestra.envs.math.env import Math
 from palestra.envs.repair import Repair
-from palestra.envs.swe import SWE
+from palestra.envs.swe import SWE, SWEBash, SWEKimi
 from palestra.rl.plugins import Registry
 from palestra.rl.types import CheckRunner
 
@@ -29,7 +29,10 @@ class EnvFactory(Protocol):
 ENVIRONMENTS: Registry[EnvFactory] = Registry(
     "environment",
     "palestra.environments",
-    {env.name: env for env in (Repair, Complete, SWE, Harbor, Math, Logic, Instructions)},
+    {
+        env.name: env
+        for env in (Repair, Complete, SWE, SWEBash, SWEKimi, Harbor, Math, Logic, Instructions)
+    },
 )
 
 

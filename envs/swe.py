@@ -1,4 +1,4 @@
-"""The environment ``palestra/SWE-v0``: resolve an issue of a repository with a shell."""
+"""Environments that resolve an issue of a repository: one class for each set of tools."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import ClassVar
 from palestra.envs.arguments import tool
 from palestra.envs.base import Env
 from palestra.envs.tools.bash import BASH, bash
+from palestra.envs.tools.editor import CREATE_FILE, EDITOR, INSERT, STR_REPLACE, VIEW, edit
 from palestra.rewards.score import Weighted
 from palestra.rewards.tests_pass import tests_pass
 from palestra.rl.types import Json, Observation, Sandbox, Task, Tool
@@ -20,10 +21,10 @@ SUBMIT = tool("submit", "Finish: hand the folder in as it is.")
 
 
 class SWE(Env):
-    """Tools ``bash`` and ``submit``; the work is what was changed in the task's tree."""
+    """A shell and an editor; the work is what was changed in the task's tree."""
 
     name: ClassVar[str] = "palestra/SWE-v0"
-    tools: ClassVar[tuple[Tool, ...]] = (BASH, SUBMIT)
+    tools: ClassVar[tuple[Tool, ...]] = (BASH, *EDITOR, SUBMIT)
     rewards: ClassVar[Mapping[str, Weighted]] = {"tests_pass": Weighted(reward=tests_pass)}
     max_turns: int = 50
     system_prompt: str = SYSTEM_PROMPT
@@ -34,4 +35,20 @@ class SWE(Env):
         """Answer one tool call; see ``Env.apply``."""
         if name == "submit":
             return Observation(text="", submitted=True)
-        return Observation(text=await bash(str(arguments["command"]), box))
+        if name == "bash":
+            return await bash(str(arguments["command"]), box)
+        return await edit(name, arguments, box)
+
+
+class SWEBash(SWE):
+    """A shell alone."""
+
+    name: ClassVar[str] = "palestra/SWEBash-v0"
+    tools: ClassVar[tuple[Tool, ...]] = (BASH, SUBMIT)
+
+
+class SWEKimi(SWE):
+    """The six tools that the K2.5 report evaluates SWE-bench with (their arguments are ours)."""
+
+    name: ClassVar[str] = "palestra/SWEKimi-v0"
+    tools: ClassVar[tuple[Tool, ...]] = (BASH, CREATE_FILE, INSERT, VIEW, STR_REPLACE, SUBMIT)

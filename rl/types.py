@@ -293,13 +293,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What an environment answers to one tool call.
+    """What an environment answers to one tool call; ``elided`` counts the bytes of its output that
+    ``text`` leaves out.
 
     Example: ``Observation(text="replaced line 3")`` or ``Observation(text="", submitted=True)``
     """
 
     text: str
     submitted: bool = False
+    elided: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -454,7 +456,7 @@ class Turn:
     Example: a first turn holds the whole prompt in ``context_ids``; later turns hold only the
     rendered tool results. Concatenating ``context_ids + token_ids`` over turns gives the exact
     sequence that the engine saw, and that the learner trains on; ``routing`` over turns covers all
-    of it but the last token.
+    of it but the last token. ``elided`` counts the bytes of output that ``observation`` leaves out.
     """
 
     context_ids: tuple[int, ...]
@@ -463,6 +465,7 @@ class Turn:
     version: int
     message: Message
     observation: str = ""
+    elided: int = 0
     error: str = ""
     routing: Routing | None = None
 

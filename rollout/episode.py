@@ -225,13 +225,16 @@ async def _act(task: Task, world: World, box: Sandbox, turn: Turn) -> tuple[Turn
         shown = Message(role="assistant", content=text)
         return replace(turn, message=shown, observation=told, error=str(error)), [told], False
     answers: list[str] = []
+    elided = 0
     for call in message.calls:
         with _fault_of_the_task():
             observation = await world.env.act(task, call, box)
         answers.append(observation.text)
+        elided += observation.elided
         if observation.submitted:
             return replace(turn, message=message), answers, True
-    return replace(turn, message=message, observation="\n".join(answers)), answers, False
+    said = "\n".join(answers)
+    return replace(turn, message=message, observation=said, elided=elided), answers, False
 
 
 async def _scored(played: Trajectory, world: World) -> Trajectory:

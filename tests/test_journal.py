@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -59,6 +60,21 @@ def test_odd_numbers_and_texts_survive(tmp_path: Path, make_trajectory: Make) ->
         a, b = journal.trajectories(1)
     assert a.turns == (odd,)
     assert b.turns[0].observation == "?"
+
+
+def test_a_turn_of_an_older_journal_had_nothing_left_out(
+    tmp_path: Path, make_trajectory: Make
+) -> None:
+    given = make_trajectory()
+    cut = replace(given, turns=(replace(given.turns[0], elided=7),))
+    with Journal(tmp_path / "j") as journal:
+        journal.add_trajectory(cut)
+        assert journal.trajectories(1) == [cut]
+    with closing(sqlite3.connect(tmp_path / "j")) as file, file:
+        changed = file.execute("UPDATE trajectories SET json = replace(json, ',\"elided\":7', '')")
+        assert changed.rowcount == 1
+    with Journal(tmp_path / "j") as journal:
+        assert journal.trajectories(1) == [given]
 
 
 def test_recorded_experts_survive(tmp_path: Path, make_trajectory: Make) -> None:

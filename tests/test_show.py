@@ -59,6 +59,20 @@ def test_a_group(run: Path) -> None:
     assert "-0.1000" not in text and "-0.1000" in _shown(run, group="2/b", tokens=True)
 
 
+def test_what_the_policy_did_not_see_is_counted(
+    run: Path, make_trajectory: Callable[..., Trajectory]
+) -> None:
+    made = make_trajectory("2/c/0", group="2/c", step=2)
+    cut = replace(made, turns=(replace(made.turns[0], elided=7), made.turns[0]))
+    with Journal(run / "journal.sqlite") as journal:
+        journal.add_trajectory(cut)
+    shown = _shown(run, group="2/c")
+    assert shown.count("--- observation, 7 bytes left out\n") == 1
+    assert shown.count("--- observation\n") == 1
+    _shown(run, group="2/c", html=run / "page.html")
+    assert "observation, 7 bytes left out" in (run / "page.html").read_text()
+
+
 def test_a_shaped_reward_says_what_was_put_on_it(
     run: Path, make_trajectory: Callable[..., Trajectory]
 ) -> None:

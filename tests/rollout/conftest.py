@@ -170,7 +170,7 @@ class Writer(Env):
             del box.files[FILE]
         else:
             await box.write(FILE, str(arguments["text"]).encode())
-        return Observation(text=f"{name}: ok")
+        return Observation(text=f"{name}: ok", elided=5)
 
 
 class Judge:

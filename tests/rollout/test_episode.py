@@ -156,6 +156,7 @@ def test_several_calls_in_one_reply_are_answered_in_order(
     played = run(world, make_ticket())
     assert list(played.turns[1].context_ids) == world.chat.observation(["write: ok", "write: ok"])
     assert played.turns[0].observation == "write: ok\nwrite: ok"
+    assert played.turns[0].elided == 2 * 5, "what all its calls left out"
     assert played.stop is Stop.SUBMITTED
     assert seen(world) == [{"answer.txt": b"42"}], "what follows submit is not done"
 
