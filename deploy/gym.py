@@ -66,11 +66,9 @@ def make_task_env(
     )
     with ThreadPoolExecutor(1) as thread:  # the caller may be inside a running loop (a notebook)
         tasks = thread.submit(asyncio.run, loading).result()
-    if tasks.env != name:
-        raise UserError(f"{name}: the tasks of {tasks.source} are for {tasks.env}")
+    env = registry.make_player(name, tasks.env, boxes.run_checks)
     if not tasks.tasks:
         raise UserError(f"{name}: {tasks.source} has no tasks (split {split}); choose another")
-    env = registry.make(name, boxes.run_checks)
     return TaskEnv(env, tasks.tasks, provider=boxes.provider, grader=boxes.grader)
 
 

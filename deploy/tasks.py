@@ -71,8 +71,8 @@ async def _furnished(
     # Episodes share results of equal runs; checking tasks, which looks for flakiness, must not.
     run_checks = remembering_runner(boxes.run_checks, concurrency=sandbox.max_boxes)
     boxes = replace(boxes, run_checks=run_checks, grader=remembering_grader(boxes.grader))
-    env = registry.make(
-        settings.env or tasks.env, boxes.run_checks, system_prompt=settings.system_prompt
+    env = registry.make_player(
+        settings.env, tasks.env, boxes.run_checks, system_prompt=settings.system_prompt
     )
     return Workshop(tasks=tasks, env=env, boxes=boxes)
 

@@ -31,7 +31,8 @@ class Env(ABC):
     """One way to play tasks of one shape.
 
     Class attributes: ``name`` is the registered name; ``tools`` is what the policy may call;
-    ``rewards`` says what counts, and how much; an episode ends after ``max_turns`` replies. The
+    ``rewards`` says what counts, and how much; an episode ends after ``max_turns`` replies;
+    ``plays`` names another environment whose tasks it can play as well (``tasks.env``). The
     constructor is the factory that the registry and plugins use.
 
     Example: a subclass sets the attributes and answers in ``apply``::
@@ -48,6 +49,7 @@ class Env(ABC):
     name: ClassVar[str]
     tools: ClassVar[tuple[Tool, ...]]
     rewards: ClassVar[Mapping[str, Weighted]]
+    plays: ClassVar[str] = ""
     max_turns: int = 8
     system_prompt: str = ""
 

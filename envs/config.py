@@ -13,8 +13,8 @@ class TasksConfig(Settings):
     source: str = "repair:"
     """`format:path` or the name of a registered environment."""
     env: str = ""
-    """The environment that plays them; empty: the source's. It must be for tasks of their shape, as
-    `palestra/SWEBash-v0` and `palestra/SWEKimi-v0` are for those of `palestra/SWE-v0`."""
+    """The environment that plays them; empty: the source's. Another one says in `plays` that
+    it can, as `palestra/SWEBash-v0` and `palestra/SWEKimi-v0` do for tasks of `palestra/SWE-v0`."""
     seed: int = 0
     """Seed of the splits and of the mutations."""
     mutations: int = Field(default=1, ge=1)

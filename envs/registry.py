@@ -16,6 +16,7 @@ from palestra.envs.logic.env import Logic
 from palestra.envs.math.env import Math
 from palestra.envs.repair import Repair
 from palestra.envs.swe import SWE, SWEBash, SWEKimi
+from palestra.rl.errors import UserError
 from palestra.rl.plugins import Registry
 from palestra.rl.types import CheckRunner
 
@@ -39,3 +40,16 @@ ENVIRONMENTS: Registry[EnvFactory] = Registry(
 def make(name: str, run_checks: CheckRunner, *, system_prompt: str | None = None) -> Env:
     """The environment called ``name``; raises ``UserError`` when there is none."""
     return ENVIRONMENTS.find(name)(run_checks, system_prompt=system_prompt)
+
+
+def make_player(
+    name: str, home: str, run_checks: CheckRunner, *, system_prompt: str | None = None
+) -> Env:
+    """The environment called ``name`` (empty: ``home``) for tasks of the environment ``home``.
+
+    Raises ``UserError`` when there is none, or when it cannot play them.
+    """
+    env = make(name or home, run_checks, system_prompt=system_prompt)
+    if home not in (env.name, env.plays):
+        raise UserError(f"{env.name} does not play tasks of {home}; choose that one")
+    return env

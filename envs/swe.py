@@ -44,6 +44,7 @@ class SWEBash(SWE):
     """A shell alone."""
 
     name: ClassVar[str] = "palestra/SWEBash-v0"
+    plays: ClassVar[str] = SWE.name
     tools: ClassVar[tuple[Tool, ...]] = (BASH, SUBMIT)
 
 
@@ -51,4 +52,5 @@ class SWEKimi(SWE):
     """The six tools that the K2.5 report evaluates SWE-bench with (their arguments are ours)."""
 
     name: ClassVar[str] = "palestra/SWEKimi-v0"
+    plays: ClassVar[str] = SWE.name
     tools: ClassVar[tuple[Tool, ...]] = (BASH, CREATE_FILE, INSERT, VIEW, STR_REPLACE, SUBMIT)

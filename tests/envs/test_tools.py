@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palestra.envs.patch import collect_patch
-from palestra.envs.registry import make
+from palestra.envs.registry import make_player
 from palestra.envs.swe import SWE, SWEBash, SWEKimi
 from palestra.envs.tools.observed import MAX_SHOWN, observed
+from palestra.rl.errors import UserError
 from palestra.rl.types import (
     File,
     Observation,
@@ -371,7 +372,7 @@ def test_a_set_of_tools_answers_those_and_no_others(
 
     async def work(d: Desk) -> None:
         assert [tool.name for tool in env.tools] == tools.split()
-        assert isinstance(make(env.name, nothing), env)
+        assert type(make_player(env.name, SWE.name, nothing)) is env
         for name, arguments in calls.items():
             seen = await d.does(name, **arguments)
             assert (f"no tool {name!r}" in seen.text) == (name not in tools.split())
@@ -379,3 +380,17 @@ def test_a_set_of_tools_answers_those_and_no_others(
         assert ((await d.patch()).files != {}) == ("insert" in tools)
 
     at_a_desk(boxes, work, env)
+
+
+@pytest.mark.parametrize(
+    ("name", "home"),
+    [
+        ("palestra/Harbor-v0", "palestra/SWE-v0"),
+        ("palestra/SWEBash-v0", "palestra/Harbor-v0"),
+        ("palestra/SWE-v0", "palestra/SWEBash-v0"),
+    ],
+)
+def test_an_environment_plays_tasks_that_it_says_it_can(name: str, home: str) -> None:
+    with pytest.raises(UserError, match=f"{name} does not play tasks of {home}"):
+        make_player(name, home, nothing)
+    assert make_player("", home, nothing).name == home
