@@ -203,8 +203,7 @@ async def _before(box: Sandbox, path: str, now: bytes) -> bytes | None:
     with suppress(PathRefused, zlib.error):
         kept = await box.read(_kept(path), max_bytes=2 * MAX_BYTES)
         if kept.startswith(digest):
-            # One byte more, or the end of what is exactly as large as it may be is not seen.
-            before = unpacking.decompress(kept.removeprefix(digest), MAX_BYTES + 1)
+            before = unpacking.decompress(kept.removeprefix(digest), MAX_BYTES)
             return before if unpacking.eof else None
     return None
 
