@@ -15,7 +15,7 @@ train: install  ## train the tiny policy as recipes/tiny.toml says
 	$(BIN)/palestra train recipes/tiny.toml
 
 test: lint  ## everything that must pass: lint, types, tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install  ## style, formatting and types
 	$(BIN)/ruff check .

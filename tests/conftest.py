@@ -22,14 +22,6 @@ MakeTurn: TypeAlias = Callable[..., Turn]
 MakeTrajectory: TypeAlias = Callable[..., Trajectory]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist, which looks at the groups in this hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two lanes, which `make test` runs side by side: what waits for Pods, and all else."""
-    for item in items:
-        waits = any(word in item.nodeid for word in ("kubernetes", "in_pods", "agent_sandbox"))
-        item.add_marker(pytest.mark.xdist_group("pods" if waits else "machine"))
-
-
 @pytest.fixture
 def make_turn() -> MakeTurn:
     """Makes turns of three tokens with one call."""
