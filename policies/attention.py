@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from palestra.rl.errors import UserError
 
@@ -39,7 +40,7 @@ class Sequences:
         """Each stack's part of tensors of shape [R, H, L, D], as [S, H, T, D]."""
         flat = [tensor.transpose(1, 2).flatten(0, 1) for tensor in tensors]
         for places in self.stacks:
-            yield tuple(tensor[places].transpose(1, 2) for tensor in flat)
+            yield tuple(_at(places, tensor).transpose(1, 2) for tensor in flat)
 
 
 def sequences_of(segments: torch.Tensor, parents: torch.Tensor) -> Sequences:
@@ -106,8 +107,15 @@ def attend(
         for stack in sequences.of(query, key, value)
     ]
     rows, length = query.shape[0], query.shape[2]
-    found = torch.cat(results)[sequences.back]
+    found = _at(sequences.back, torch.cat(results))
     return found.reshape(rows, length, *found.shape[1:]), None
+
+
+def _at(places: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor[places]`` with a gradient that is added up in the same order every time: that of
+    indexing is not, where several threads meet at the places of a shared prompt."""
+    found = functional.embedding(places, tensor.flatten(1))
+    return found.unflatten(-1, tensor.shape[1:])
 
 
 def use(model: Any, name: str = NAME, forward: Any = attend) -> None:

@@ -280,7 +280,5 @@ def _prepare_process(config: EngineConfig) -> None:
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     # Splitting a sequence's keys by load would make its numbers depend on its neighbours.
     os.environ.setdefault("VLLM_CPU_ATTN_SPLIT_KV", "0")
-    # Read by our plugin, in vLLM's own process, too.
-    os.environ["PALESTRA_RECORD_EXPERTS"] = str(int(config.return_routed_experts))
     # CUDA IPC handles cross vLLM's own process boundary pickled; both ends are ours.
     os.environ.setdefault("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")

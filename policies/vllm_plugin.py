@@ -33,8 +33,7 @@ def register() -> None:
     if current_platform.is_cpu():
         _pack_cpu_experts_after_updates()
         _expand_latent_attention_on_cpu()
-        if os.environ.get("PALESTRA_RECORD_EXPERTS") == "1":
-            record_on_cpu()
+        record_on_cpu()  # does nothing for an engine that is not asked for experts
         if os.environ.get("PALESTRA_ROW_INVARIANT", "1") == "1":
             _make_cpu_linear_row_invariant()
 

@@ -44,7 +44,8 @@ def chosen(request: pytest.FixtureRequest) -> list[str]:
         required = name in os.environ.get("PALESTRA_REQUIRE", "").split(",")
         (pytest.fail if required else pytest.skip)(f"{NEEDS[name]} is not set")
     given = [f"sandbox.backend={name}", f"sandbox.image={IMAGE}", "sandbox.kubernetes.reserve=0.02"]
-    return [*given, "sandbox.check_s=0.5"]
+    # More spare boxes than the node has room for only keep others waiting.
+    return [*given, "sandbox.check_s=0.5", "sandbox.pool.spare=2"]
 
 
 @pytest.fixture
