@@ -115,7 +115,7 @@ def _at(places: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
     """``tensor[places]`` with a gradient that is added up in the same order every time: that of
     indexing is not, where several threads meet at the places of a shared prompt."""
     found = functional.embedding(places, tensor.flatten(1))
-    return found.unflatten(-1, tensor.shape[1:])
+    return found.reshape(*places.shape, *tensor.shape[1:])
 
 
 def use(model: Any, name: str = NAME, forward: Any = attend) -> None:
