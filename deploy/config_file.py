@@ -181,9 +181,12 @@ def _validate(data: dict[str, Any], path: str, where: Mapping[str, str]) -> RunC
             raise UserError(f"{place}: {key} is no key of {kind}") from error
         if first["type"] == "extra_forbidden":
             raise UserError(_unknown(place, key)) from error
-        expected = first["msg"].removeprefix("Input ").replace("an object", "a table")
-        given = json.dumps(first["input"], default=str)
-        raise UserError(f"{place}: {key} = {given}: {expected[0].lower()}{expected[1:]}") from error
+        expected = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        expected = expected.replace("an object", "a table")
+        what = f"{key} = {json.dumps(first['input'], default=str)}"
+        if isinstance(first["input"], dict) and first["type"] == "value_error":
+            what = key or "recipe"  # keys of a table that do not go together, which the text names
+        raise UserError(f"{place}: {what}: {expected[0].lower()}{expected[1:]}") from error
 
 
 def _unknown(place: str, key: str) -> str:

@@ -100,6 +100,11 @@ def test_wrong_objectives(recipe: Path, overrides: list[str], says: str) -> None
     _fails(recipe, says, *overrides)
 
 
+def test_keys_that_do_not_go_together_are_named_without_their_tables(recipe: Path) -> None:
+    says = '--set: policy: lora.enable needs learner.optimizer = "adamw"'
+    _fails(recipe, says, "policy.lora.enable=true", "policy.learner.optimizer=muon")
+
+
 def test_the_last_override_wins(recipe: Path) -> None:
     assert load_recipe(recipe, ["rl.steps=5", "rl.steps=6"]).config.rl.steps == 6
 

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import pickle
+import shutil
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -279,8 +280,8 @@ def test_rows_that_a_box_cannot_run_are_named(tmp_path: Path) -> None:
         source = f"{kind}:{rows(tmp_path, row)}"
         made = asyncio.run(load(source, run_checks=run_checks, provider=Bubblewrap(), seed=0))
         reasons = [item.reason for item in made.skipped]
-        if made.tasks:
-            pytest.skip("this machine has it")
+        if shutil.which(lacking):
+            continue
         assert len(reasons) == 1 and reasons[0].endswith(f"the box has no {lacking}")
 
 
