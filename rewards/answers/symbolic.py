@@ -1,7 +1,7 @@
-"""Answers that are an expression, compared by computer algebra in a process of its own.
+"""Answers that are an expression, compared by computer algebra in processes of their own.
 
-Simplifying an expression that somebody else wrote can take any time and memory, so it is done by a
-child (``algebra``) with limits, which is ended and replaced when it does not answer.
+Simplifying an expression that somebody else wrote can take any time and memory, so it is done by
+children (``algebra``) with limits, each ended and replaced when it does not answer.
 """
 
 from __future__ import annotations
@@ -12,33 +12,35 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from subprocess import PIPE
+from subprocess import DEVNULL, PIPE
 
 from palestra.rl.errors import GraderError, TaskError
 
 SECONDS = 6.0
 """For one comparison, by the clock; starting the child takes a few seconds more."""
 START_S = 60.0
+CHILDREN = 4
+"""So that one expression that takes its time holds up few others; a child begins with 60 MiB."""
 LONGEST = 1000
 """Characters of the longest answer that is read; ours."""
 
 
 class Algebra:
-    """A child that compares expressions, one at a time; made when it is first needed.
+    """At most ``children`` that compare an expression each; made when they are needed.
 
     Example: ``await Algebra().wrong("x^2 + 2x + 1", "(x+1)^2")`` is empty
     """
 
-    def __init__(self, seconds: float = SECONDS) -> None:
+    def __init__(self, seconds: float = SECONDS, children: int = CHILDREN) -> None:
         self._seconds = seconds
-        self._child: asyncio.subprocess.Process | None = None
-        self._turn = asyncio.Lock()
+        self._idle: list[asyncio.subprocess.Process] = []
+        self._turns = asyncio.Semaphore(children)
 
     async def wrong(self, text: str, expected: str) -> str:
         """Why ``text`` is not what is expected, empty if it is; raises as a ``Verifier``."""
         if len(text) > LONGEST:
             return f"longer than {LONGEST} characters"
-        async with self._turn, self._ready() as child:
+        async with self._turns, self._ready() as child:
             row = json.dumps([text, expected]).encode() + b"\n"
             line = await _exchange(child, row, self._seconds)
         if line is None:
@@ -49,27 +51,29 @@ class Algebra:
         return str(answer["wrong"])
 
     async def close(self) -> None:
-        """End the child; the next comparison starts another."""
-        child, self._child = self._child, None
-        if child is not None and child.returncode is None:
-            child.kill()
-            await child.wait()
+        """End the children; the next comparison starts another."""
+        while self._idle:
+            child = self._idle.pop()
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
 
     @asynccontextmanager
     async def _ready(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        child = self._child or await self._start()
-        self._child = None
+        child = self._idle.pop() if self._idle else await self._start()
         try:
             yield child
         except BaseException:
             child.kill()
             raise
         if child.returncode is None and child.stdin and not child.stdin.is_closing():
-            self._child = child
+            self._idle.append(child)
 
     async def _start(self) -> asyncio.subprocess.Process:
         command = [sys.executable, "-I", str(Path(__file__).with_name("algebra.py"))]
-        child = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env={})
+        child = await asyncio.create_subprocess_exec(
+            *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={}
+        )
         try:
             line = await _exchange(child, b"", START_S)
         except BaseException:

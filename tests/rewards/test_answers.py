@@ -153,7 +153,7 @@ EXPRESSIONS = [
 
 def test_expressions_are_compared_by_algebra_within_limits() -> None:
     async def compare() -> None:
-        algebra = Algebra()
+        algebra = Algebra(children=2)
         for text, expected, right in EXPRESSIONS:
             wrong = await algebra.wrong(text, expected)
             assert (wrong == "") == right, (text, wrong)
@@ -161,12 +161,13 @@ def test_expressions_are_compared_by_algebra_within_limits() -> None:
         with pytest.raises(TaskError, match="not an expression"):
             await algebra.wrong("1", "")
         # A child that died or hangs costs its own answer alone.
-        assert algebra._child
-        os.kill(algebra._child.pid, signal.SIGSTOP)
+        [child] = algebra._idle
+        os.kill(child.pid, signal.SIGSTOP)
         algebra._seconds = 0.2
         assert await algebra.wrong("1", "1") == "stopped at the time limit"
         algebra._seconds = 60
-        assert await algebra.wrong("0.5", "1/2") == ""
+        assert await asyncio.gather(*[algebra.wrong("0.5", "1/2") for _ in range(6)]) == [""] * 6
+        assert len(algebra._idle) == 2
         await algebra.close()
 
     asyncio.run(compare())
