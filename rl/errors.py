@@ -25,6 +25,10 @@ class InfraError(PalestraError):
     """Our machinery failed (box, engine, grader): never a reward, always retried or counted."""
 
 
+class Abstain(PalestraError):
+    """Raised by a reward that has nothing to say of a trajectory: the others alone count."""
+
+
 class SandboxError(InfraError):
     """A box could not be made, or broke."""
 

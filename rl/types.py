@@ -471,6 +471,22 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Opinion:
+    """What a judge replied, and what it cost. The text is untrusted, like all that a model writes.
+
+    ``turn`` has the exact tokens where the judge is the policy, so that it can learn from them.
+
+    Example: ``Opinion(text="<verdict>first</verdict>", judge="policy@7")``
+    """
+
+    text: str
+    judge: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    turn: Turn | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
     """One episode from the prompt to its verdict; ``patch`` shows what was changed in a tree."""
 
@@ -741,6 +757,20 @@ class Policy(Protocol):
     async def generate(self, token_ids: Sequence[int], sampling: Sampling) -> Completion: ...
 
 
+class Judge(Protocol):
+    """A model that is asked for its opinion: the policy itself, another engine, or an endpoint.
+
+    ``name`` tells judges apart in records and caches: model, version, sampling.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    async def ask(self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0) -> Opinion:
+        """Its reply; raises ``InfraError`` when there is none, which is nobody's bad reward."""
+        ...
+
+
 class Learner(Protocol):
     """The learning side of the model, as ordinary blocking calls."""
 
@@ -789,3 +819,6 @@ class Trainer(Protocol):
 
 RewardFn: TypeAlias = Callable[[Trajectory, "Sandbox | None"], Awaitable[float]]
 """A reward for one finished trajectory; raise to say that it could not be computed."""
+
+GroupRewardFn: TypeAlias = Callable[[list[Trajectory]], Awaitable[list[Reward]]]
+"""Rewards for siblings that are judged against each other, in their order; raises as above."""
