@@ -12,6 +12,7 @@ from pathlib import Path
 from palestra.envs.sources import load
 from palestra.envs.taskset import TaskSet
 from palestra.rewards.answers.grade import AnswerGrader
+from palestra.rewards.provenance import vouching
 from palestra.rl.types import CheckRunner, Grader, SandboxProvider
 from palestra.sandbox.auto import choose
 from palestra.sandbox.base import Backend
@@ -79,7 +80,7 @@ def _boxes(config: SandboxConfig, backend: Backend, provider: SandboxProvider) -
     return Boxes(
         provider=provider,
         run_checks=partial(kept.run_checks if kept else run_checks, check_s=config.check_s),
-        grader=AnswerGrader(verifying(grader, provider)),
+        grader=vouching(AnswerGrader(verifying(grader, provider))),
     )
 
 

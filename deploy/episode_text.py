@@ -6,7 +6,7 @@ import json
 import math
 
 from palestra.deploy.text import one_line
-from palestra.rl.types import ToolCall, Trajectory, Turn
+from palestra.rl.types import Provenance, ToolCall, Trajectory, Turn
 
 
 def call_text(call: ToolCall) -> str:
@@ -52,6 +52,19 @@ def checks(trajectory: Trajectory) -> str:
     failed = [name for name, good in passed.items() if not good]
     first = f" (first failure: {one_line(failed[0])})" if failed else ""
     return f"{len(passed) - len(failed)} of {len(passed)} hidden checks passed{first}"
+
+
+def vouched(trajectory: Trajectory) -> list[str]:
+    """Who vouches for the verdict and each part of the reward, one line each."""
+    verdict, reward = trajectory.verdict, trajectory.reward
+    named = [("verdict", verdict.provenance)] if verdict and verdict.provenance else []
+    named += reward.provenance.items() if reward else []
+    return [f"{one_line(name)}: {_vouched(by)}" for name, by in named]
+
+
+def _vouched(by: Provenance) -> str:
+    cost = f"{by.seconds:.2g} s" + (f", {by.tokens} tokens" if by.tokens else "")
+    return f"{one_line(by.verifier)} ({one_line(by.version)}), {one_line(by.evidence)}, {cost}"
 
 
 def total(trajectory: Trajectory) -> str:

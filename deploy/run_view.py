@@ -92,8 +92,13 @@ class RunView:
 
     def _shaped(self, step: int, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
         """With the rewards after shaping; the journal's trajectories hold the raw ones."""
-        rewards = self.journal.shaped(step)
-        return [replace(t, reward=rewards.get(t.id, t.reward)) for t in trajectories]
+        shaped = self.journal.shaped(step)
+        return [
+            replace(t, reward=replace(shaped[t.id], provenance=t.reward.provenance))
+            if t.reward and t.id in shaped
+            else t
+            for t in trajectories
+        ]
 
     def token_text(self) -> TokenText | None:
         """Decodes single ids with the run's own tokenizer; None when there is none to load."""

@@ -14,7 +14,15 @@ from pathlib import Path
 
 from palestra.deploy.atomic import write_text
 from palestra.deploy.console import Console
-from palestra.deploy.episode_text import call_text, checks, mean_logprob, observed, parts, total
+from palestra.deploy.episode_text import (
+    call_text,
+    checks,
+    mean_logprob,
+    observed,
+    parts,
+    total,
+    vouched,
+)
 from palestra.deploy.run_view import GroupView, RunView, TokenText
 from palestra.deploy.show_html import page
 from palestra.deploy.table import aligned
@@ -147,6 +155,7 @@ def _ending(trajectory: Trajectory) -> Iterator[str]:
     if trajectory.reason:
         yield f"  reason: {one_line(trajectory.reason)}"
     yield f"  reward {total(trajectory)}{parts(trajectory)}"
+    yield from (f"    {line}" for line in vouched(trajectory))
 
 
 def _as_json(run: RunView, groups: Sequence[GroupView], *, full: bool) -> dict[str, object]:

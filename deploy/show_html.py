@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from palestra.deploy.episode_text import call_text, checks, mean_logprob, observed, parts, total
+from palestra.deploy.episode_text import (
+    call_text,
+    checks,
+    mean_logprob,
+    observed,
+    parts,
+    total,
+    vouched,
+)
 from palestra.deploy.html_page import document, escaped
 from palestra.deploy.run_view import GroupView, RunView, TokenText
 from palestra.rl.types import Message, Trajectory, Turn
@@ -65,6 +73,7 @@ def _episode(trajectory: Trajectory, decode: TokenText | None) -> Iterator[str]:
         f"reward {total(trajectory)}</span>{escaped(parts(trajectory))}</summary>"
         f'<p class="what">ended: {escaped(ended)} {escaped(trajectory.reason)}</p>'
     )
+    yield from (f'<p class="what">{escaped(line)}</p>' for line in vouched(trajectory))
     for number, turn in enumerate(trajectory.turns, 1):
         yield from _turn(number, turn, decode)
     if trajectory.patch:

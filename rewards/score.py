@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from palestra.rewards.provenance import of_reward
 from palestra.rl.errors import InfraError, boundary
-from palestra.rl.types import Reward, RewardFn, Sandbox, Trajectory
+from palestra.rl.types import Provenance, Reward, RewardFn, Sandbox, Trajectory
 
 
 class RewardError(InfraError):
@@ -35,14 +37,17 @@ async def score(
     a finite number; an error that is already ours passes through.
     """
     parts: dict[str, float] = {}
+    provenance: dict[str, Provenance] = {}
     for name, weighted in rewards.items():
+        started = time.monotonic()
         async with boundary(RewardError, f"reward {name}"):
             value = float(await weighted.reward(trajectory, box))
         if not math.isfinite(value):
             raise RewardError(f"reward {name}: {value} is not a finite number")
         parts[name] = value
+        provenance[name] = of_reward(weighted.reward, trajectory, time.monotonic() - started)
     total = sum(parts[n] * w.weight for n, w in rewards.items())
     written = trajectory.verdict.rewards if trajectory.verdict else {}
     if len(written) > 1:
         parts |= {f"verifier/{name}": value for name, value in written.items()}
-    return Reward(total=total, parts=parts)
+    return Reward(total=total, parts=parts, provenance=provenance)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points, version
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 from typing import Generic, TypeVar, cast
 
 from palestra.rl.errors import UserError
@@ -81,6 +82,23 @@ class Registry(Generic[T]):
         except UserError as failure:
             error = str(failure)
         return Row(name=plugin.name, origin=origin, version=release, summary=summary, error=error)
+
+
+def origin(thing: object) -> str:
+    """The installed package that a function or class comes from, with its version; the module's
+    name where it comes from none.
+
+    Example: ``origin(tests_pass) == "palestra 0.1.0"``
+    """
+    return _installed(str(getattr(thing, "__module__", "unknown")).partition(".")[0])
+
+
+@cache
+def _installed(package: str) -> str:
+    if package == "palestra":
+        return f"palestra {version('palestra')}"
+    names = packages_distributions().get(package, [])
+    return f"{names[0]} {version(names[0])}" if names else package
 
 
 def _summary(thing: object) -> str:

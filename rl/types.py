@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import accumulate
 from typing import Literal, Protocol, TypeAlias
@@ -353,6 +353,22 @@ LOST = frozenset({Outcome.TASK_FAILURE, Outcome.INFRA_FAILURE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Who vouches for a verdict or a part of a reward: a verifier or judge and its version, what it
+    goes by, and what its word cost, in seconds and in tokens of a model.
+
+    Example: ``Provenance(verifier="CallCheck", version="palestra 0.1.0", evidence="3 of 4 checks
+    passed (5f1c09ab)", seconds=0.2)``
+    """
+
+    verifier: str
+    version: str
+    evidence: str
+    seconds: float = 0.0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What the grader saw: one entry per expected check; a check that never reported is False.
     ``rewards`` are those that a task's own verifier wrote, by name.
@@ -364,6 +380,7 @@ class Verdict:
     passed: Mapping[str, bool] = field(default_factory=dict)
     reason: str = ""
     rewards: Mapping[str, float] = field(default_factory=dict)
+    provenance: Provenance | None = None
 
     @property
     def solved(self) -> bool:
@@ -373,7 +390,8 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reward:
-    """A scalar, the named parts that it is the weighted sum of, and what shaping has put on top.
+    """A scalar, the named parts that it is the weighted sum of, what shaping has put on top, and
+    who vouches for each part.
 
     Example: ``Reward(total=1.0, parts={"tests_pass": 1.0})``
     """
@@ -381,6 +399,7 @@ class Reward:
     total: float
     parts: Mapping[str, float]
     shaping: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, Provenance] = field(default_factory=dict)
 
     def shaped(self, name: str, total: float) -> Reward:
         """The reward with another total; ``shaping`` keeps the difference under this name.
@@ -389,7 +408,7 @@ class Reward:
         ``{"toggle": -1.0}``
         """
         shaping = {**self.shaping, name: total - self.total}
-        return Reward(total=total, parts=self.parts, shaping=shaping)
+        return replace(self, total=total, shaping=shaping)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from palestra.deploy.console import Console
 from palestra.deploy.show import ShowOptions, show
 from palestra.rl.errors import UserError
 from palestra.rl.journal import Journal
-from palestra.rl.types import Group, Message, ToolCall, Trajectory, Turn, Verdict
+from palestra.rl.types import Group, Message, Provenance, ToolCall, Trajectory, Turn, Verdict
 
 EVIL = "\x1b]0;owned\x07\x1b[2J[red]<script>alert('x')</script>\x9b1m\u202e&\"'"
 
@@ -84,6 +84,24 @@ def test_a_shaped_reward_says_what_was_put_on_it(
     assert "reward 0.25  (tests_pass 1, toggle -1, length +0.25)" in _shown(run, group="2/b")
     assert "reward 0  (tests_pass 0)" in _shown(run, group="2/b"), "its sibling was not shaped"
     assert "0 0.25" in _shown(run, step=2)
+
+
+def test_who_vouches_for_a_reward(run: Path, make_trajectory: Callable[..., Trajectory]) -> None:
+    made = make_trajectory("2/c/0", group="2/c", step=2)
+    assert made.verdict is not None and made.reward is not None
+    by = Provenance(verifier="CallCheck", version="palestra 1", evidence="2 of 2", seconds=0.25)
+    judge = Provenance(verifier=EVIL, version="7", evidence="first", tokens=31)
+    verdict = replace(made.verdict, provenance=by)
+    made = replace(made, verdict=verdict, reward=replace(made.reward, provenance={"style": judge}))
+    shaped = replace(made, reward=made.reward and made.reward.shaped("toggle", 0.0))
+    with Journal(run / "journal.sqlite") as journal:
+        journal.add_trajectory(made)
+        journal.add_shaped(2, [Group(id="2/c", task_id="t", trajectories=(shaped,))])
+    text = _shown(run, group="2/c")
+    assert "    verdict: CallCheck (palestra 1), 2 of 2, 0.25 s\n" in text
+    assert "(7), first, 0 s, 31 tokens\n" in text and "\x1b" not in text
+    _shown(run, group="2/c", html=run / "page.html")
+    assert "verdict: CallCheck (palestra 1), 2 of 2, 0.25 s" in (run / "page.html").read_text()
 
 
 @pytest.mark.parametrize(
