@@ -17,7 +17,7 @@ from palestra.rl.errors import UserError
 
 AUTO, NEVER = "auto", "never"
 
-MAY_DIFFER = frozenset({"rl.steps", "rl.save_freq", "logger"})
+MAY_DIFFER = frozenset({"rl.steps", "rl.save_freq", "rl.hacking.stop_above", "logger"})
 """Keys that a resumed run may change; everything else would make it another run."""
 
 LOCK, CONFIG, JOURNAL = "lock", "config.toml", "journal.sqlite"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,10 @@ from palestra.rl.objectives.config import (
     OnMismatch,
 )
 from palestra.rl.settings import Settings
+
+HackingSign: TypeAlias = Literal[
+    "heldout_fall", "visible_only_frac", "special_cased_frac", "test_edits_frac", "length_ratio"
+]
 
 
 class KlConfig(Settings):
@@ -188,6 +192,14 @@ class SamplingConfig(Settings):
         return self
 
 
+class HackingConfig(Settings):
+    """Signs of reward hacking: always measured as `hacking/NAME`, by rules of ours."""
+
+    stop_above: dict[HackingSign, float] = {}
+    """Largest value by sign, e.g. `{special_cased_frac = 0.1}`, above which the run ends before it
+    learns from the step; a sign that is not named ends nothing. May be changed to go on."""
+
+
 class EvalConfig(Settings):
     """Evaluation on held-out splits: before, after and every `freq` steps."""
 
@@ -247,6 +259,7 @@ class RLConfig(Settings):
     overlong: OverlongConfig = OverlongConfig()
     temperature_decay: TemperatureDecayConfig = TemperatureDecayConfig()
     sampling: SamplingConfig = SamplingConfig()
+    hacking: HackingConfig = HackingConfig()
     eval: EvalConfig = EvalConfig()
 
     @model_validator(mode="after")

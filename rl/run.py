@@ -30,13 +30,13 @@ class Run:
     on_episode: Callable[[], None] = lambda: None
 
     @cached_property
-    def kinds(self) -> Mapping[str, str]:
-        """The kind of every task, by its id."""
-        return {task.id: task.kind for task in self.tasks}
+    def by_id(self) -> Mapping[str, Task]:
+        """Every task by its id."""
+        return {task.id: task for task in self.tasks}
 
     def limit_of(self, task_id: str) -> int:
         """Tokens that an episode of the task may generate."""
-        return self.world.budget_of(self.kinds[task_id])
+        return self.world.budget_of(self.by_id[task_id].kind)
 
     @cached_property
     def budgets(self) -> ProblemBudgets:

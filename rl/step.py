@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from palestra.rl.batch import batch_of
+from palestra.rl.hacking import ensure_honest, hacking_metrics
 from palestra.rl.kl_reward import kl_metrics, kl_penalties, less_kl
 from palestra.rl.lost import ensure_enough
 from palestra.rl.metrics import rollout_metrics
@@ -56,6 +57,9 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
     metrics |= shaping_metrics(groups) | kl_metrics(penalties, run.config.kl)
     run.journal.add_shaped(step, groups)
     record_visits(step, groups, run.journal)
+    split = next(iter(run.config.eval.splits), "")
+    metrics |= hacking_metrics(step, trajectories, run.by_id, run.journal, split)
+    ensure_honest(step, metrics, run.config.hacking)
 
     ptx = draw_ptx(step, run)
     metrics |= ptx_metrics(run.ptx, ptx)
