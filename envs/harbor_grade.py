@@ -16,44 +16,63 @@ TESTS, REWARD = Path(__file__).parent, Path("/logs/verifier/reward.txt")
 SECONDS = 60
 
 CALL = """
-import ast, importlib, sys
-module, function, args, expected = sys.argv[1:]
-target = importlib.import_module(module)
-for name in function.split("."):
-    target = getattr(target, name)
-got, wanted = target(*ast.literal_eval(args)), ast.literal_eval(expected)
-near = isinstance(wanted, float) and abs(got - wanted) <= 1e-6 * max(1.0, abs(wanted))
-assert type(got) is type(wanted) and (got == wanted or near)
+import ast, importlib, json, math, sys
+
+def same(wanted, got):
+    if {type(wanted), type(got)} == {int, float}:
+        return wanted == got
+    if type(wanted) is not type(got):
+        return False
+    if isinstance(wanted, float):
+        return math.isclose(wanted, got, rel_tol=1e-9)
+    if isinstance(wanted, (list, tuple)):
+        return len(wanted) == len(got) and all(map(same, wanted, got))
+    if isinstance(wanted, dict):
+        return wanted.keys() == got.keys() and all(same(wanted[key], got[key]) for key in wanted)
+    return wanted == got
+
+check = json.load(sys.stdin)
+target = importlib.import_module(check["module"])
+for name in check["function"].split("."):
+    target = getattr(target, name.removesuffix("()"))
+    if name.endswith("()"):
+        target = target()
+assert same(ast.literal_eval(check["expected"]), target(*ast.literal_eval(check["args"])))
 """
 SCRIPT = """
-import importlib, sys
-module, code, *names = sys.argv[1:]
-space = {name: getattr(importlib.import_module(module), name) for name in names}
-exec(compile(code, "<check>", "exec"), space)
+import importlib, json, sys
+check = json.load(sys.stdin)
+module = importlib.import_module(check["module"])
+space = {name: getattr(module, name) for name in check["names"]}
+exec(compile(check["code"], "<check>", "exec"), space)
 """
+COMMANDS = {
+    "call": ("-c", CALL),
+    "script": ("-c", SCRIPT),
+    "unit": ("-m", "unittest"),
+    "suite": ("-m", "pytest", "-q", "-p", "no:cacheprovider"),
+}
 
 
 def command(check: dict[str, object]) -> list[str]:
-    """The words that end with exit code 0 when a check passes."""
-    python = [sys.executable, "-c"]
-    kind = check["type"]
-    if kind == "call":
-        words = [str(check[name]) for name in ("module", "function", "args", "expected")]
-        return [*python, CALL, *words]
-    if kind == "script":
-        names = check["names"]
-        assert isinstance(names, list)
-        return [*python, SCRIPT, str(check["module"]), str(check["code"]), *names]
-    if kind == "unit":
-        return [sys.executable, "-m", "unittest", str(check["id"])]
-    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(check["id"])]
+    """The words that end with exit code 0 when a check passes; it reads the check from its standard
+    input, as words may not be as long as arguments are."""
+    kind = str(check["type"])
+    named = [str(check["id"])] if kind in ("unit", "suite") else []
+    return [sys.executable, *COMMANDS[kind], *named]
 
 
 def passed(check: dict[str, object]) -> bool:
     """Whether a check passes in the current folder."""
     place = {**os.environ, "PYTHONPATH": f"{Path.cwd()}:{Path.cwd() / 'src'}"}
     try:
-        ended = subprocess.run(command(check), env=place, timeout=SECONDS, check=False)
+        ended = subprocess.run(
+            command(check),
+            input=json.dumps(check).encode(),
+            env=place,
+            timeout=SECONDS,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return False
     return ended.returncode == 0

@@ -76,7 +76,7 @@ async def run_checks(
 def judged(jobs: Sequence[CheckJob], ended: ExecResult) -> list[list[CheckResult]]:
     """What the worker's report says of each check; raises ``SandboxError`` if it never started."""
     if not ended.report.startswith(HELLO):
-        raise SandboxError(f"the worker did not start: {_why(ended)}")
+        raise SandboxError(f"the worker did not start: {why(ended)}")
     answers = _answers(ended.report[len(HELLO) :])
     missing = "time limit" if ended.timed_out else "no answer: the run was ended"
     found: list[list[CheckResult]] = []
@@ -219,7 +219,8 @@ def _first_failure(results: Sequence[CheckResult]) -> str:
     return f"{failed[0].id}: {failed[0].got}" if failed else ""
 
 
-def _why(ended: ExecResult) -> str:
+def why(ended: ExecResult) -> str:
+    """How a command of ours failed, in a line."""
     if ended.timed_out:
         return "timed out"
     text = ended.stderr.decode(errors="replace").strip().splitlines()

@@ -24,6 +24,7 @@ from palestra.rl.types import (
     VerifierCheck,
     Work,
 )
+from palestra.sandbox.checks import why
 from palestra.sandbox.shipping import PYTHON, booted
 from palestra.sandbox.tree import patched, plain
 from palestra.sandbox.verifier_worker import REWARDS
@@ -80,11 +81,13 @@ async def _verified(task: Task, check: VerifierCheck, work: Patch, box: Sandbox)
 
 def _judged(check: VerifierCheck, ended: ExecResult) -> Verdict:
     if not ended.report.startswith(HELLO):
-        raise SandboxError(f"the verifier did not start: {ended.stderr[-200:].decode('replace')}")
+        raise SandboxError(f"the verifier did not start: {why(ended)}")
     try:
         report = json.loads(ended.report[len(HELLO) :])
     except ValueError:
-        return _failed(check, "the verifier was ended by what it ran")
+        late = ended.timed_out
+        reason = "time limit of the box" if late else "the verifier was ended by what it ran"
+        return _failed(check, reason)
     if not report["ended"]:
         return _failed(check, f"time limit of the verifier: {check.timeout:g} s")
     rewards = rewards_in(*(report[name] for name in REWARDS))

@@ -41,10 +41,10 @@ def main(plan: Plan) -> None:
     # What the script leaves running is ours to end, and none of it may open our descriptors.
     if libc.prctl(_SUBREAPER, 1, 0, 0, 0) or libc.prctl(_DUMPABLE, 0, 0, 0, 0):
         raise OSError("cannot hide from the script")
-    write(report, HELLO)
     lay_out(TESTS, plan["tests"])
     for name in ("verifier", "agent", "artifacts"):
         os.makedirs(f"{LOGS}/{name}", exist_ok=True)  # noqa: PTH103
+    write(report, HELLO)  # what fails before is not the work's fault
     pid = os.fork()
     if pid == 0:
         os.close(report)

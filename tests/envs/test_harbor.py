@@ -28,9 +28,11 @@ from palestra.envs.taskset import TaskSet
 from palestra.rewards.score import score
 from palestra.rl.errors import UserError
 from palestra.rl.types import (
+    CallCheck,
     File,
     Grader,
     Image,
+    Outcome,
     SandboxProvider,
     SuiteCheck,
     Task,
@@ -136,7 +138,18 @@ def test_a_verifier_without_a_clear_reward_fails(
     assert (verdict.passed, verdict.reason) == ({"verifier": False}, reason)
 
 
-def verdict_of(script: str, grade: Grader, *, timeout: float = 9.0) -> Verdict:
+def test_a_verifier_that_cannot_be_laid_out_is_a_fault_of_ours(grade: Grader) -> None:
+    verdict = verdict_of("echo 1 > /logs/verifier/reward.txt", grade, scratch=("/logs",))
+    assert verdict.outcome is Outcome.INFRA_FAILURE and "/tests" in verdict.reason
+
+
+def verdict_of(
+    script: str,
+    grade: Grader,
+    *,
+    timeout: float = 9.0,
+    scratch: tuple[str, ...] = ("/tests", "/logs"),
+) -> Verdict:
     task = Task(
         id="t",
         source=Harbor.name,
@@ -148,7 +161,7 @@ def verdict_of(script: str, grade: Grader, *, timeout: float = 9.0) -> Verdict:
         hidden=(VerifierCheck(id="verifier", script="test.sh", timeout=timeout),),
         test_files={"test.sh": script},
         tree=Tree(files={"run.sh": File(data=b"#!/bin/sh\necho ran", executable=True)}),
-        image=Image(name="", folder="/app", scratch=("/tests", "/logs")),
+        image=Image(name="", folder="/app", scratch=scratch),
     )
     return asyncio.run(grade(task, work_of(task, {})))
 
@@ -309,6 +322,21 @@ AREA = mbpp_task(
         "test_list": ["assert area(2) == 4", "assert area(3) == 9"],
     }
 )
+METHOD = replace(
+    AREA,
+    id="mean",
+    reference={"solution.py": "class Solution:\n    def mean(self, of):\n"
+                              "        return [sum(of) / len(of)]\n"},
+    hidden=(
+        CallCheck(
+            id="mean#0",
+            module="solution",
+            function="Solution().mean",
+            args=f"([{'1, ' * 100_000}2],)",
+            expected=f"[{100_002 / 100_001!r}]",
+        ),
+    ),
+)  # fmt: skip
 TREE = replace(
     AREA,
     id="tree/1",
@@ -344,10 +372,15 @@ def test_what_is_exported_is_read_back_and_grades_the_same(
 def test_an_export_grades_itself_where_palestra_is_not(
     tmp_path: Path, boxes: SandboxProvider, grade: Grader
 ) -> None:
-    (folder,) = export([AREA], tmp_path / "out")
+    for task in (AREA, METHOD):
+        grades_itself(task, tmp_path / task.id, boxes, grade)
+
+
+def grades_itself(task: Task, out: Path, boxes: SandboxProvider, grade: Grader) -> None:
+    (folder,) = export([task], out)
     toml = folder / "task.toml"
     toml.write_text(toml.read_text().replace("[metadata.palestra]", "[metadata.other]"))
-    tasks = loaded(tmp_path / "out", boxes)
+    tasks = loaded(out, boxes)
     assert [type(check) for check in tasks.tasks[0].hidden] == [VerifierCheck], tasks.skipped
     assert checked(tasks, grade, boxes).sound
 
