@@ -14,15 +14,13 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pydantic import ConfigDict, RootModel
-
 from palestra.rl.errors import UserError
-from palestra.rl.types import Group, Json, Reward, Trajectory
+from palestra.rl.records import T, dump, load
+from palestra.rl.types import Group, Json, Judgement, Reward, Trajectory
 
 FORMAT = 1
 APPLICATION_ID = 0x50414C45  # "PALE"
@@ -42,6 +40,12 @@ CREATE TABLE evals (
     step INTEGER NOT NULL, split TEXT NOT NULL, task_id TEXT NOT NULL, sample INTEGER NOT NULL,
     solved INTEGER NOT NULL, trajectory TEXT, UNIQUE (step, split, task_id, sample));
 """
+JUDGEMENTS = """
+CREATE TABLE IF NOT EXISTS judgements (
+    key TEXT PRIMARY KEY, step INTEGER NOT NULL, group_id TEXT NOT NULL, json TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS judgements_by_group ON judgements (group_id);
+"""
+"""Younger than format 1, which it does not change for those who do not know it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +122,7 @@ class Journal:
         self._rows("PRAGMA synchronous = FULL")
         if application != APPLICATION_ID:
             self._create()
+        self._run(f"BEGIN IMMEDIATE; {JUDGEMENTS} COMMIT;")
 
     def _create(self) -> None:
         # One transaction: a kill leaves an empty file or a complete journal.
@@ -125,6 +130,9 @@ class Journal:
             f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID};"
             f" PRAGMA user_version = {FORMAT}; {SCHEMA} COMMIT;"
         )
+        self._run(script)
+
+    def _run(self, script: str) -> None:
         try:
             self._connection.executescript(script)
         except sqlite3.Error as error:
@@ -135,23 +143,23 @@ class Journal:
         t = trajectory
         self._rows(
             "INSERT OR IGNORE INTO trajectories VALUES (?, ?, ?, ?, ?, ?)",
-            (t.id, t.step, t.group_id, t.task_id, _dump(t), time.time()),
+            (t.id, t.step, t.group_id, t.task_id, dump(t), time.time()),
         )
 
     def trajectories(self, step: int) -> list[Trajectory]:
         """The training episodes of a step, in the order of their ids."""
         rows = self._rows("SELECT json FROM trajectories WHERE step = ? ORDER BY id", (step,))
-        return [self._load(text) for (text,) in rows]
+        return [self._load(text, Trajectory) for (text,) in rows]
 
     def group(self, group_id: str) -> list[Trajectory]:
         """The training episodes of a group, in the order of their ids."""
         sql = "SELECT json FROM trajectories WHERE group_id = ? ORDER BY id"
-        return [self._load(text) for (text,) in self._rows(sql, (group_id,))]
+        return [self._load(text, Trajectory) for (text,) in self._rows(sql, (group_id,))]
 
     def trajectory(self, trajectory_id: str) -> Trajectory | None:
         """The training episode with this id, if it is here."""
         rows = self._rows("SELECT json FROM trajectories WHERE id = ?", (trajectory_id,))
-        return self._load(rows[0][0]) if rows else None
+        return self._load(rows[0][0], Trajectory) if rows else None
 
     def groups(self, step: int | None = None) -> list[GroupRow]:
         """The groups of one step, or of all, in the order of steps and ids."""
@@ -206,7 +214,7 @@ class Journal:
 
     def add_eval(self, row: EvalRow, trajectory: Trajectory | None = None) -> None:
         """Store an evaluated episode; the first record of a sample stays."""
-        text = None if trajectory is None else _dump(trajectory)
+        text = None if trajectory is None else dump(trajectory)
         self._rows(
             "INSERT OR IGNORE INTO evals VALUES (?, ?, ?, ?, ?, ?)",
             (row.step, row.split, row.task_id, row.sample, int(row.solved), text),
@@ -229,7 +237,27 @@ class Journal:
             "SELECT trajectory FROM evals WHERE step = ? AND split = ? AND trajectory IS NOT NULL"
             " ORDER BY task_id, sample"
         )
-        return [self._load(text) for (text,) in self._rows(sql, (step, split))]
+        return [self._load(text, Trajectory) for (text,) in self._rows(sql, (step, split))]
+
+    def add_judgement(self, judgement: Judgement) -> None:
+        """Store what a judge said; a second one with the same key changes nothing."""
+        j = judgement
+        self._rows(
+            "INSERT OR IGNORE INTO judgements VALUES (?, ?, ?, ?)",
+            (j.key, j.step, j.group_id, dump(j)),
+        )
+
+    def judgement(self, key: str) -> Judgement | None:
+        """The judgement with this key, if it is here."""
+        rows = self._rows("SELECT json FROM judgements WHERE key = ?", (key,))
+        return self._load(rows[0][0], Judgement) if rows else None
+
+    def judgements(self, group_id: str) -> list[Judgement]:
+        """What was asked about a group, in the order of asking."""
+        if not self._rows("SELECT 1 FROM sqlite_master WHERE name = 'judgements'"):
+            return []
+        sql = "SELECT json FROM judgements WHERE group_id = ? ORDER BY rowid"
+        return [self._load(text, Judgement) for (text,) in self._rows(sql, (group_id,))]
 
     def set_meta(self, key: str, value: Json) -> None:
         """Store a JSON value under a key."""
@@ -266,9 +294,9 @@ class Journal:
         value: int = self._rows(sql)[0][0]
         return value
 
-    def _load(self, text: str) -> Trajectory:
+    def _load(self, text: str, kind: type[T]) -> T:
         try:
-            return _record().model_validate_json(text).root
+            return load(text, kind)
         except ValueError as error:
             raise self._error(error) from error
 
@@ -278,18 +306,3 @@ class Journal:
             f"{self.path}: the journal cannot be used ({reason}); put a copy in its place or choose"
             " another folder with --run"
         )
-
-
-@cache
-def _record() -> type[RootModel[Trajectory]]:
-    class Record(RootModel[Trajectory]):
-        model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
-
-    return Record
-
-
-def _dump(trajectory: Trajectory) -> str:
-    """JSON with non-finite numbers kept; half a surrogate pair, which UTF-8 cannot hold, is "?"."""
-    record = _record()(trajectory).model_dump(mode="json")
-    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", errors="replace").decode()

@@ -506,6 +506,29 @@ class Opinion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a judge was asked, what it replied, and which of the possible answers that was.
+
+    ``about`` names the trajectories in the order in which they were shown. ``answers`` are what the
+    judge could say, and ``choice`` is the index of the one it gave: None when it gave none.
+    ``key`` tells apart what was asked of whom: same key, same reply.
+
+    Example: ``Judgement(key="7f0c...", step=3, group_id="g", about=("g/000", "g/001"),
+    messages=(Message(...),), answers=("first-4be1", "second-4be1", "tie-4be1"), choice=0,
+    opinion=Opinion(...))``
+    """
+
+    key: str
+    step: int
+    group_id: str
+    about: tuple[str, ...]
+    messages: tuple[Message, ...]
+    answers: tuple[str, ...]
+    choice: int | None
+    opinion: Opinion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
     """One episode from the prompt to its verdict; ``patch`` shows what was changed in a tree."""
 
@@ -786,8 +809,16 @@ class Judge(Protocol):
     def name(self) -> str: ...
 
     async def ask(self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0) -> Opinion:
-        """Its reply; raises ``InfraError`` when there is none, which is nobody's bad reward."""
+        """Its reply; raises ``InfraError`` when there is none, which is nobody's bad reward, and
+        ``Abstain`` when there never will be, as for a prompt longer than its context."""
         ...
+
+
+class JudgementStore(Protocol):
+    """Where judgements are kept; what is there by key is not asked again."""
+
+    def judgement(self, key: str) -> Judgement | None: ...
+    def add_judgement(self, judgement: Judgement) -> None: ...
 
 
 class Learner(Protocol):
