@@ -16,6 +16,7 @@ from palestra.envs.logic.env import Logic
 from palestra.envs.math.env import Math
 from palestra.envs.repair import Repair
 from palestra.envs.swe import SWE, SWEBash, SWEKimi
+from palestra.envs.tool_use.env import ToolUse
 from palestra.rl.errors import UserError
 from palestra.rl.plugins import Registry
 from palestra.rl.types import CheckRunner
@@ -32,7 +33,10 @@ ENVIRONMENTS: Registry[EnvFactory] = Registry(
     "palestra.environments",
     {
         env.name: env
-        for env in (Repair, Complete, SWE, SWEBash, SWEKimi, Harbor, Math, Logic, Instructions)
+        for env in (
+            *(Repair, Complete, SWE, SWEBash, SWEKimi, Harbor),
+            *(Math, Logic, Instructions, ToolUse),
+        )
     },
 )
 

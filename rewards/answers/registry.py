@@ -10,6 +10,7 @@ from palestra.rewards.answers.constraints import constraints
 from palestra.rewards.answers.numeric import numeric
 from palestra.rewards.answers.puzzles import cryptarithm, sudoku, target
 from palestra.rewards.answers.symbolic import symbolic
+from palestra.rewards.answers.tables import changes_made, nothing_else
 from palestra.rewards.answers.text import choice, exact
 from palestra.rl.plugins import Registry
 from palestra.rl.types import Verifier
@@ -26,5 +27,7 @@ VERIFIERS: Registry[Verifier] = Registry(
         "sudoku": sudoku,
         "cryptarithm": cryptarithm,
         "constraints": constraints,
+        "changes_made": changes_made,
+        "nothing_else": nothing_else,
     },
 )

@@ -15,7 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palestra.envs.answer import Answer
+from palestra.envs.base import Env
 from palestra.envs.check import check_tasks
 from palestra.envs.fresh import Stage
 from palestra.envs.gym import TaskEnv
@@ -27,14 +27,16 @@ from palestra.envs.math.env import Math
 from palestra.envs.math.rows import last_boxed, math_task
 from palestra.envs.rows import BadRow
 from palestra.envs.taskset import TaskSet
+from palestra.envs.tool_use.env import ToolUse
 from palestra.rewards.answers.grade import AnswerGrader
 from palestra.rl.types import AnswerCheck
 
-GYMS = [Math, Logic, Instructions]
+ANSWERED: list[type[Env]] = [Math, Logic, Instructions]
+GYMS = [*ANSWERED, ToolUse]
 
 
 @pytest.mark.parametrize("gym", GYMS)
-def test_tasks_are_sound_and_the_same_for_the_same_seed(gym: type[Answer], world: Any) -> None:
+def test_tasks_are_sound_and_the_same_for_the_same_seed(gym: type[Env], world: Any) -> None:
     env = gym(world.run_checks)
     tasks = tuple(env.tasks(0))
     assert tasks == tuple(env.tasks(0)) != tuple(env.tasks(1))
@@ -49,8 +51,8 @@ def test_tasks_are_sound_and_the_same_for_the_same_seed(gym: type[Answer], world
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("gym", GYMS)
-def test_gymnasium_accepts_it(gym: type[Answer], world: Any) -> None:
+@pytest.mark.parametrize("gym", ANSWERED)
+def test_gymnasium_accepts_it(gym: type[Env], world: Any) -> None:
     env = gym(world.run_checks)
     easy = [task for task in env.tasks(0) if task.labels["difficulty"] == "1"]
     grader = AnswerGrader(world.grade)
