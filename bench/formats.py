@@ -2,7 +2,7 @@
 
     PALESTRA_DATA=FOLDER .venv/bin/python bench/formats.py [PART ...]
 
-Parts: a set by its short name, throughput, memory (default: all). Writes
+Parts: a set by its short name, bugs, throughput, memory (default: all). Writes
 bench/results/formats.json; with parts named, only their figures are replaced. Everything is graded
 in the local jail, without a network. FOLDER is ../shared/data by default; what is absent is said.
 """
@@ -16,10 +16,12 @@ import math
 import os
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from contest_solutions import SOLUTIONS
 from report import machine_of, write_report
@@ -45,6 +47,9 @@ PATIENCE_S = 600.0
 
 CHECK_S = 10.0
 """Processor seconds of a check; by the clock it may take ten times that."""
+
+BUGS = 2_000
+"""Valid tasks that bugs in the Exercism exercises are to give."""
 
 RECORDS = 100_000
 BATCH_MIB = 64.0
@@ -115,6 +120,35 @@ def solved(tasks: TaskSet) -> TaskSet:
     return replace(tasks, tasks=tuple(given))
 
 
+async def bugs() -> Figures:
+    """Bugs put into all Exercism exercises, and each task that this gives graded as others are."""
+    folder = DATA / "exercism-python" / "practice"
+    if not folder.exists():
+        print(f"  {folder} is absent")
+        return {}
+    backend = Bubblewrap()
+    began = time.perf_counter()
+    tasks = await read(f"repair-repo:{folder}", backend)
+    seconds = time.perf_counter() - began
+    print(f"  {len(tasks.tasks)} tasks in {seconds:.0f} s, graded next", flush=True)
+    warm = Warm(backend, spare=USERS)
+    grade = make_grader(warm, concurrency=USERS, timeout=PATIENCE_S)
+    report = (await check_tasks(tasks, grade, repeats=1, concurrency=USERS)).to_json()
+    await warm.close()
+    valid = len(tasks.tasks) - len(cast("list[object]", report["invalid"]))
+    difficulties = Counter(task.labels["difficulty"] for task in tasks.tasks)
+    return {
+        "Exercism as repositories with a bug: valid tasks": {
+            **figure(valid, "tasks", f">= {BUGS}", valid >= BUGS),
+            "made": len(tasks.tasks),
+            "unfit": report["invalid"],
+            "by difficulty": dict(sorted(difficulties.items())),
+            "left_out": report["skipped"],
+        },
+        "time to make them": figure(seconds, "s"),
+    }
+
+
 async def throughput() -> Figures:
     """All references of sanitized MBPP by warm workers, and by a fresh jail each, in turn."""
     backend = Bubblewrap()
@@ -177,6 +211,7 @@ async def read(source: str, backend: Bubblewrap) -> TaskSet:
 
 PARTS: dict[str, Callable[[], Coroutine[None, None, Figures]]] = {
     **{name: partial(whole_set, name) for name in SETS},
+    "bugs": bugs,
     "throughput": throughput,
     "memory": memory,
 }

@@ -28,8 +28,8 @@ LATER = {
 """Commands of the contract that are not in this version."""
 
 SOURCE = (
-    "format:path (repair:, repair:DIR, mbpp:FILE, humaneval:FILE, swebench:FILE, harbor:DIR,"
-    " jsonl:FILE) or an environment"
+    "format:path (repair:, repair:DIR, repair-repo:DIR, mbpp:FILE, humaneval:FILE, swebench:FILE,"
+    " harbor:DIR, jsonl:FILE) or an environment"
 )
 
 

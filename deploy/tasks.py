@@ -59,7 +59,11 @@ async def _furnished(
         provider=boxes.provider,
         seed=settings.seed,
         cache=cache,
-        options=RepairOptions(mutations=settings.mutations, max_lines=settings.max_lines),
+        options=RepairOptions(
+            mutations=settings.mutations,
+            max_lines=settings.max_lines,
+            show_failing_tests=settings.show_failing_tests,
+        ),
     )
     if settings.gate and not tasks.validated:
         tasks = await _fit(tasks, sandbox, boxes, cache, console)

@@ -21,6 +21,8 @@ class TasksConfig(Settings):
     """Bugs per task (difficulty)."""
     max_lines: int = Field(default=8, ge=1)
     """Longest function used."""
+    show_failing_tests: bool = False
+    """`repair-repo:`: leave the tests that a bug breaks in the agent's folder."""
     limit: int = Field(default=0, ge=0)
     """Use at most so many training tasks; 0 means all."""
     gate: bool = True

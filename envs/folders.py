@@ -57,8 +57,12 @@ def exercise_files(folder: Path) -> tuple[dict[str, str], dict[str, str], dict[s
 
 def _within(folder: Path, name: str) -> str:
     """The text of a file of a folder, wherever its name would lead."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+    try:
+        path = (folder / name).resolve()
+        inside = path.is_relative_to(folder.resolve()) and path.is_file()
+    except (OSError, ValueError) as error:
+        raise BadRow(f"{name[:80]!r} is no path: {error}") from error
+    if not inside:
         raise BadRow(f"{name!r} is no file of the exercise")
     return _text(path)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from palestra.envs.bugs import on_different_lines, rank
 from palestra.envs.feedback import hung, report
 from palestra.envs.mutate import combine, mutants
 from palestra.envs.programs import Program, with_unique_ids
@@ -27,7 +27,9 @@ class RepairOptions:
     ``seed`` decides the splits and nothing else does. ``split`` keeps one of them. ``mutations`` is
     the largest number of broken lines in a task; every number from 1 up to it occurs. ``max_lines``
     and ``limit`` bound the size of a file and the number of tasks, ``max_mutants`` the candidates
-    tried per program. ``timeouts`` keeps programs that a check had to stop.
+    tried per program. ``timeouts`` keeps programs that a check had to stop. In repositories
+    ``max_lines`` is about functions, ``max_mutants`` about each of them, and ``show_failing_tests``
+    leaves the tests that a bug breaks where the agent sees them.
 
     Example: ``RepairOptions(seed=0, split="train", limit=100)``
     """
@@ -41,6 +43,7 @@ class RepairOptions:
     heldout_functions: float = 0.2
     heldout_mutations: float = 0.25
     timeouts: bool = False
+    show_failing_tests: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +103,7 @@ def _choose(
             skipped.append(Skipped(id=item.id, reason=f"{lines} lines, more than max_lines"))
         else:
             unique[text] = item
-    ranked = sorted(unique.values(), key=lambda p: _rank(options.seed, p.id))
+    ranked = sorted(unique.values(), key=lambda p: rank(options.seed, p.id))
     heldout = {p.id for p in ranked[: round(len(ranked) * options.heldout_functions)]}
     chosen = [(p, p.id in heldout) for p in unique.values()]
     if options.split is not None:
@@ -122,7 +125,7 @@ def _singles(item: Program, options: RepairOptions) -> Iterator[_Broken]:
             files = {**item.files, path: mutant.source}
             made.append(_Broken(files=files, edits=(edit,), operator=mutant.operator))
     if options.max_mutants is not None:
-        ranked = sorted(made, key=lambda b: _rank(options.seed, item.id, b.edits))
+        ranked = sorted(made, key=lambda b: rank(options.seed, item.id, b.edits))
         kept = set(map(id, ranked[: options.max_mutants]))
         made = [b for b in made if id(b) in kept]
     yield from made
@@ -173,7 +176,7 @@ def _split(
         return [(FUNCTIONS, broken) for broken in valid]
     count = max(1, round(len(valid) * options.heldout_mutations)) if len(valid) >= 4 else 0
     count = count if options.heldout_mutations else 0
-    ranked = sorted(range(len(valid)), key=lambda n: _rank(options.seed, item.id, valid[n].edits))
+    ranked = sorted(range(len(valid)), key=lambda n: rank(options.seed, item.id, valid[n].edits))
     out = set(ranked[:count])
     return [(MUTATIONS if n in out else TRAIN, broken) for n, broken in enumerate(valid)]
 
@@ -199,18 +202,8 @@ def _combinations(
     item: Program, pool: Sequence[_Broken], count: int, options: RepairOptions
 ) -> Iterator[_Broken]:
     """As many combinations as the pool has members, of mutants on different lines."""
-    rng = random.Random(_rank(options.seed, item.id, count, [b.edits for b in pool]))
-    seen: set[tuple[LineEdit, ...]] = set()
-    for _ in range(len(pool) * 3 if len(pool) >= count else 0):
-        parts = rng.sample(pool, count)
-        edits = tuple(sorted((b.edits[0] for b in parts), key=lambda e: (e.path, e.line)))
-        if (
-            edits in seen
-            or len({(e.path, e.line) for e in edits}) < count
-            or len(seen) >= len(pool)
-        ):
-            continue
-        seen.add(edits)
+    rng = random.Random(rank(options.seed, item.id, count, [b.edits for b in pool]))
+    for edits in on_different_lines([b.edits[0] for b in pool], count, rng):
         yield _Broken(files=_apply(item.files, edits), edits=edits, operator="combined")
 
 
@@ -272,7 +265,3 @@ def _limited(tasks: Sequence[Task], limit: int | None) -> list[Task]:
         turns[name] = turns.get(name, 0) + 1
         keyed.append((turns[name], place))
     return [tasks[place] for place in sorted(place for _, place in sorted(keyed)[:limit])]
-
-
-def _rank(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()

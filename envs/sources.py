@@ -3,6 +3,7 @@
 ``repair:``                shipped functions, broken (also ``palestra/Repair-v0``)
 ``repair:mbpp:PATH``       functions of an MBPP file, broken
 ``repair:DIR``             Exercism exercises or a package with unittest files, broken
+``repair-repo:DIR``        a package with its tests, or exercises, broken; see ``repair_repository``
 ``mbpp:PATH``              MBPP rows (.jsonl, sanitized .json, or in the HumanEval form)
 ``humaneval:PATH``         HumanEval rows; those of EvalPlus, MBXP and MultiPL-E, too
 ``livecodebench:PATH``, ``codecontests:PATH``, ``apps:PATH``, ``bigcodebench:PATH``
@@ -29,10 +30,12 @@ from palestra.envs.folders import folder_programs
 from palestra.envs.formats import FOLDERS, ROWS
 from palestra.envs.harbor import harbor_tasks
 from palestra.envs.lazy_source import entries, env_of, lazy_tasks, one_env
+from palestra.envs.packages import packages
 from palestra.envs.programs import Function, Program, program
 from palestra.envs.records import mbpp_function
 from palestra.envs.registry import make
 from palestra.envs.repair import Repair
+from palestra.envs.repair_repository import build_repository
 from palestra.envs.repair_source import RepairOptions, build
 from palestra.envs.rows import BadRow, read_rows, record
 from palestra.envs.swe import SWE
@@ -43,7 +46,7 @@ from palestra.rl.errors import UserError
 from palestra.rl.types import CheckRunner, SandboxProvider, Task
 
 FORMATS = (
-    *("repair:", "repair:mbpp:PATH", "repair:DIR"),
+    *("repair:", "repair:mbpp:PATH", "repair:DIR", "repair-repo:DIR"),
     *(f"{name}:PATH" for name in ROWS),
     *(f"{name}:DIR" for name in FOLDERS),
     "swebench:PATH",
@@ -86,6 +89,13 @@ async def load(
             run_checks=run_checks, provider=provider, cache=cache, screen=not chosen.timeouts
         )
         return await _repair(source, rest, chosen, validator)
+    if kind == "repair-repo":
+        return await build_repository(
+            packages(_path(kind, rest)),
+            source=source,
+            options=replace(options or RepairOptions(), seed=seed, split=split, limit=limit),
+            validator=Validator(run_checks=run_checks, provider=provider, cache=cache),
+        )
     if "/" in kind:
         env = make(source, run_checks)
         return _part(source, env.name, env.tasks(seed), (), split, limit)

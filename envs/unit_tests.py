@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
 from palestra.envs.mutate import source_lines
@@ -30,6 +30,16 @@ def keep_only(test_files: Mapping[str, str], ids: Collection[str]) -> dict[str, 
     return {path: _cut(path, text, ids) for path, text in test_files.items()}
 
 
+def blanked(text: str, functions: Iterable[ast.FunctionDef | ast.AsyncFunctionDef]) -> str:
+    """``text`` with a ``pass`` in the place of functions of it, and as many lines as before."""
+    lines = source_lines(text)
+    for node in sorted(functions, key=lambda node: -node.lineno):
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        blank = ["\n"] * ((node.end_lineno or first) - first)
+        lines[first - 1 : node.end_lineno] = [" " * node.col_offset + "pass\n", *blank]
+    return "".join(lines)
+
+
 def _skips(decorator: ast.expr) -> bool:
     """``@unittest.skip("...")``"""
     called = decorator.func if isinstance(decorator, ast.Call) else decorator
@@ -37,13 +47,7 @@ def _skips(decorator: ast.expr) -> bool:
 
 
 def _cut(path: str, text: str, ids: Collection[str]) -> str:
-    lines = source_lines(text)
-    for identity, method in sorted(_methods(path, text), key=lambda found: -found[1].lineno):
-        if identity not in ids:
-            first = min([method.lineno, *(d.lineno for d in method.decorator_list)])
-            blank = ["\n"] * ((method.end_lineno or first) - first)
-            lines[first - 1 : method.end_lineno] = [" " * method.col_offset + "pass\n", *blank]
-    return "".join(lines)
+    return blanked(text, [node for name, node in _methods(path, text) if name not in ids])
 
 
 def _methods(path: str, text: str) -> Iterator[tuple[str, ast.FunctionDef]]:
