@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from palestra.envs.config import TasksConfig
 from palestra.policies.config import PolicyConfig
+from palestra.rewards.config import RewardsConfig
 from palestra.rl.config import RLConfig
 from palestra.rl.settings import Settings
 from palestra.rollout.config import RolloutConfig
@@ -23,4 +24,5 @@ class RunConfig(Settings):
     policy: PolicyConfig = PolicyConfig()
     rollout: RolloutConfig = RolloutConfig()
     sandbox: SandboxConfig = SandboxConfig()
+    rewards: RewardsConfig = RewardsConfig()
     rl: RLConfig = RLConfig()

@@ -118,6 +118,8 @@ def type_name(annotation: Any) -> str:
         return " | ".join(map(type_name, get_args(annotation)))
     if isinstance(annotation, type) and not get_args(annotation):
         return annotation.__name__
+    if get_origin(annotation) is dict:
+        return f"dict[{', '.join(map(type_name, get_args(annotation)))}]"
     return str(annotation).replace("typing.", "")
 
 
@@ -246,6 +248,8 @@ def _walk(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, type[S
             yield from _walk(kind, f"{prefix}{name}.")
         if not kinds:
             yield f"{prefix}{name}", model, name
+        for kind in _kinds_inside(field.annotation):
+            yield from _walk(kind, f"{prefix}{name}.NAME.")
 
 
 def _kinds(annotation: Any) -> list[type[Settings]]:
@@ -255,6 +259,11 @@ def _kinds(annotation: Any) -> list[type[Settings]]:
         return list(dict.fromkeys(found))
     is_section = isinstance(annotation, type) and not get_args(annotation)
     return [annotation] if is_section and issubclass(annotation, Settings) else []
+
+
+def _kinds_inside(annotation: Any) -> list[type[Settings]]:
+    """What the tables of a table are whose names a recipe chooses."""
+    return _kinds(get_args(annotation)[1]) if get_origin(annotation) is dict else []
 
 
 def _key_of(path: Sequence[str | int]) -> tuple[str, str]:
@@ -278,6 +287,9 @@ def _values(settings: Settings, prefix: str = "") -> Iterator[tuple[str, object]
         value = getattr(settings, name)
         if isinstance(value, Settings):
             yield from _values(value, f"{prefix}{name}.")
+        elif value and _kinds_inside(type(settings).model_fields[name].annotation):
+            for inside, table in value.items():
+                yield from _values(table, f"{prefix}{name}.{inside}.")
         else:
             yield f"{prefix}{name}", value
 

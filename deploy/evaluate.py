@@ -15,6 +15,7 @@ from palestra.deploy.config_file import load_recipe
 from palestra.deploy.console import Console
 from palestra.deploy.tasks import Workshop, workshop
 from palestra.deploy.world import make_world
+from palestra.rewards.assemble import close
 from palestra.rl.config import EvalConfig
 from palestra.rl.evaluate import Evaluation
 from palestra.rl.evaluate import evaluate as play_evaluation
@@ -84,7 +85,10 @@ async def _evaluate(
         engine = VllmEngine(str(played), config.policy.engine, max_model_len=length)
         try:
             world = make_world(config, shop, checkpoint, engine)
-            return await _play_splits(config, shop, world, samples, limit, console)
+            try:
+                return await _play_splits(config, shop, world, samples, limit, console)
+            finally:
+                await close(world.scheme)
         finally:
             await engine.close()
 

@@ -31,6 +31,7 @@ from palestra.deploy.warm_start import ADAPTER, warm_start
 from palestra.deploy.world import make_world
 from palestra.policies.colocate import Colocated
 from palestra.policies.compressed import played_folder
+from palestra.rewards.assemble import close
 from palestra.rl.errors import UserError
 from palestra.rl.journal import Journal
 from palestra.rl.objectives.registry import policy_loss
@@ -116,6 +117,7 @@ class Job:
                     )
                 )
                 world = make_world(config, shop, policy, actors.engine)
+                stack.push_async_callback(close, world.scheme)
                 run = self._run(shop, tasks, world, actors)
                 await self._loop(run, shop)
         finally:

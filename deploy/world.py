@@ -8,6 +8,7 @@ from pathlib import Path
 from palestra.deploy.config import RunConfig
 from palestra.deploy.tasks import Workshop
 from palestra.policies.tokenizer import HFTokenizer
+from palestra.rewards.assemble import assemble
 from palestra.rl.budget import budget_of
 from palestra.rl.types import Policy
 from palestra.rollout.dialects import DIALECTS
@@ -26,6 +27,7 @@ def make_world(config: RunConfig, shop: Workshop, policy: Path, engine: Policy) 
         grade=shop.boxes.grader,
         config=config.rollout,
         budget_of=partial(budget_of, config.rl.budget),
+        scheme=assemble(config.rewards, shop.env.rewards, {"task_of": shop.tasks.task_of}),
         meter=Meter(),
         box_metrics=shop.boxes.metrics,
     )

@@ -16,7 +16,7 @@ from palestra.envs.base import Env
 from palestra.envs.feedback import clip
 from palestra.envs.files import collect
 from palestra.envs.spaces import TextSpace
-from palestra.rewards.score import score
+from palestra.rewards.score import RewardError, Scheme, score
 from palestra.rl.errors import GraderError, UserError
 from palestra.rl.types import (
     Grader,
@@ -58,6 +58,7 @@ class TaskEnv(gymnasium.Env[str, str]):
             raise UserError("TaskEnv needs at least one task")
         self.env, self.tasks = env, tuple(tasks)
         self.provider, self.grader = provider, grader
+        self.scheme = Scheme(env.rewards)
         self.observation_space = TextSpace(max_bytes=1 << 20)
         self.action_space = TextSpace(max_bytes=1 << 18)
         self._loop = _LoopThread()
@@ -163,7 +164,10 @@ class TaskEnv(gymnasium.Env[str, str]):
             temperature=1.0,
             verdict=verdict,
         )
-        return verdict, await score(trajectory, box, self.env.rewards)
+        scored = await score(trajectory, box, self.scheme)
+        if scored.reward is None:
+            raise RewardError(f"{self._task.id}: no reward: {dict(scored.abstained)}")
+        return verdict, scored.reward
 
 
 def parse_call(action: str) -> ToolCall:

@@ -9,7 +9,7 @@ from palestra.envs.complete import solution_files
 from palestra.envs.concurrency import bounded
 from palestra.envs.rows import BadRow, record
 from palestra.envs.taskset import TaskSet
-from palestra.rewards.score import Weighted, score
+from palestra.rewards.score import Scheme, score
 from palestra.rl.errors import InfraError
 from palestra.rl.types import Grader, Json, Outcome, Stop, Task, Trajectory, Verdict
 
@@ -20,7 +20,7 @@ async def score_rows(
     taskset: TaskSet,
     rows: Iterable[tuple[int, Json | BadRow]],
     grader: Grader,
-    rewards: Mapping[str, Weighted],
+    scheme: Scheme,
     *,
     concurrency: int = 4,
 ) -> AsyncIterator[dict[str, Json]]:
@@ -39,7 +39,7 @@ async def score_rows(
         return taskset.tasks[places[name]]
 
     async def one(item: tuple[int, Json | BadRow]) -> dict[str, Json]:
-        return await _score_row(*item, named, grader, rewards)
+        return await _score_row(*item, named, grader, scheme)
 
     source = iter(rows)
     while batch := list(islice(source, BATCH)):
@@ -52,7 +52,7 @@ async def _score_row(
     row: Json | BadRow,
     named: Callable[[Json], Task],
     grader: Grader,
-    rewards: Mapping[str, Weighted],
+    scheme: Scheme,
 ) -> dict[str, Json]:
     name = str(row.get("task_id", "")) if isinstance(row, dict) else ""
     try:
@@ -63,12 +63,14 @@ async def _score_row(
         verdict = await grader(task, files)
         if verdict.outcome is Outcome.INFRA_FAILURE:
             return _result(name, verdict.outcome, None, {}, verdict.reason)
-        reward = await score(_trajectory(task, verdict), None, rewards)
+        scored = await score(_trajectory(task, verdict), None, scheme)
     except InfraError as error:
         return _result(name, Outcome.INFRA_FAILURE, None, {}, str(error))
     failed = [check for check, passed in verdict.passed.items() if not passed]
     reason = verdict.reason or (f"failed {failed[0]}" if failed else "")
-    return _result(name, verdict.outcome, reward.total, dict(reward.parts), reason)
+    reward = scored.reward
+    parts = dict(reward.parts) if reward else {}
+    return _result(name, verdict.outcome, reward.total if reward else None, parts, reason)
 
 
 def _parse(

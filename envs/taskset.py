@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Generic, TypeVar, overload
 
+from palestra.rl.errors import TaskError
 from palestra.rl.types import Task
 
 K = TypeVar("K")
@@ -81,10 +82,20 @@ class TaskSet:
             return self.tasks.at(places)
         return tuple(self.tasks[place] for place in places)
 
+    def task_of(self, task_id: str) -> Task:
+        """The task with this id; raises ``TaskError`` when there is none."""
+        if task_id not in self._by_id:
+            raise TaskError(f"no task {task_id!r} in {self.source}")
+        return self.tasks[self._by_id[task_id]]
+
     @property
     def splits(self) -> Mapping[str, int]:
         """How many tasks each split has, in order of appearance."""
         return {name: len(places) for name, places in self._places.items()}
+
+    @cached_property
+    def _by_id(self) -> Mapping[str, int]:
+        return {task.id: place for place, task in enumerate(self.tasks)}
 
     @cached_property
     def _places(self) -> Mapping[str, Sequence[int]]:

@@ -1,12 +1,14 @@
-"""Who judges, how often, and what it may cost."""
+"""What episodes are worth; who judges, how often, and what it may cost."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from palestra.rl.settings import Settings
+
+Option: TypeAlias = bool | int | float | str | list[str]
 
 
 class EndpointConfig(Settings):
@@ -61,3 +63,45 @@ class PairwiseConfig(Settings):
     """How many others each response meets in larger groups."""
     repeats: int = Field(default=1, ge=1)
     """How often every pair is compared, each time in both orders."""
+
+
+class RewardEntry(Settings):
+    """One part of the reward, under the name of its table."""
+
+    function: str = ""
+    """A reward by name (`palestra rewards`), or `module:function` of one of yours; empty: the one
+    that the table's name is the name of, in the environment or among all."""
+    weight: float = Field(default=1.0, allow_inf_nan=False)
+    """What it counts for in the total; 0 only measures it."""
+    options: dict[str, Option] = {}
+    """What the function is given by keyword."""
+    deadline: float | None = Field(default=None, gt=0)
+    """Seconds that it may take for an episode; by default `rewards.deadline`."""
+
+
+class RewardsConfig(Settings):
+    """What episodes are worth: the parts of their reward, and how these become one number."""
+
+    environment: bool = True
+    """Begin with the parts that the environment names; those of `rewards.use` come behind them, or
+    in the place of one with the same name."""
+    rule: Literal["weighted", "minimum", "first_failing", "gated"] = "weighted"
+    """The total: the sum of the weighted parts, the smallest of them, their sum up to the first
+    part below 1, or their sum if every gate is at least 1 and else that of the gates."""
+    gates: list[str] = []
+    """The parts that `rewards.rule = "gated"` asks for first."""
+    deadline: float = Field(default=60.0, gt=0)
+    """Seconds that a part may take for an episode; a group of them has as many times as long. Our
+    default."""
+    workers: int = Field(default=2, ge=1)
+    """Processes for each reward that is not ours; they start when they are needed."""
+    memory_mb: int = Field(default=4096, ge=256)
+    """Address space of such a process in MiB; our default."""
+    use: dict[str, RewardEntry] = {}
+    """Parts of the reward by name."""
+
+    @model_validator(mode="after")
+    def _gates_are_for_the_gated(self) -> RewardsConfig:
+        if bool(self.gates) != (self.rule == "gated"):
+            raise ValueError('rewards.gates names parts if and only if rewards.rule is "gated"')
+        return self

@@ -7,13 +7,13 @@ import time
 from dataclasses import replace
 
 from palestra.rewards.answers.registry import VERIFIERS
+from palestra.rewards.kinds import AnyReward
 from palestra.rl.plugins import origin
 from palestra.rl.types import (
     AnswerCheck,
     Grader,
     Outcome,
     Provenance,
-    RewardFn,
     Task,
     Trajectory,
     Verdict,
@@ -51,7 +51,7 @@ def of_verdict(task: Task, verdict: Verdict, seconds: float) -> Provenance:
     )
 
 
-def of_reward(reward: RewardFn, trajectory: Trajectory, seconds: float) -> Provenance:
+def of_reward(reward: AnyReward, trajectory: Trajectory, seconds: float) -> Provenance:
     """A reward function and the package that it comes from; it goes by the episode, and by the
     verdict on it where there is one."""
     verdict = trajectory.verdict

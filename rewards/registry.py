@@ -1,19 +1,19 @@
-"""Every reward function by name: ours, and those that installed packages offer as plugins.
+"""Every reward by name: ours, and those that installed packages offer as plugins.
 
-A plugin is an entry point of the group ``palestra.rewards`` that names one function
-``async (Trajectory, Sandbox | None) -> float``.
+A plugin is an entry point of the group ``palestra.rewards`` that names a ``RewardFn``, a
+``GroupRewardFn``, or a factory of either.
 """
 
 from __future__ import annotations
 
 from palestra.rewards.budget import submitted
 from palestra.rewards.format import well_formed
+from palestra.rewards.kinds import AnyReward, RewardFactory
 from palestra.rewards.tests_pass import tests_fraction, tests_pass
 from palestra.rewards.verifier import verifier
 from palestra.rl.plugins import Registry
-from palestra.rl.types import RewardFn
 
-REWARDS: Registry[RewardFn] = Registry(
+REWARDS: Registry[AnyReward | RewardFactory] = Registry(
     "reward",
     "palestra.rewards",
     {

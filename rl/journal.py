@@ -146,6 +146,15 @@ class Journal:
             (t.id, t.step, t.group_id, t.task_id, dump(t), time.time()),
         )
 
+    def put_trajectory(self, trajectory: Trajectory) -> None:
+        """Store what became of an episode, in place of what was known of it before."""
+        t = trajectory
+        self._rows(
+            "INSERT INTO trajectories VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET json = excluded.json",
+            (t.id, t.step, t.group_id, t.task_id, dump(t), time.time()),
+        )
+
     def trajectories(self, step: int) -> list[Trajectory]:
         """The training episodes of a step, in the order of their ids."""
         rows = self._rows("SELECT json FROM trajectories WHERE step = ? ORDER BY id", (step,))

@@ -41,6 +41,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     played = [t for t in trajectories if t.outcome not in LOST]
     metrics = _reward_metrics(trajectories)
     if played:
+        metrics.update(_abstained(played))
         metrics["pass_rate"] = fmean(t.solved for t in played)
         metrics.update(_length_metrics(played))
     for name, outcome in (("infra", Outcome.INFRA_FAILURE), ("task", Outcome.TASK_FAILURE)):
@@ -62,6 +63,11 @@ def _reward_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         **parts,
         "reward/zero_std_frac": zero_std_frac(trajectories),
     }
+
+
+def _abstained(played: Sequence[Trajectory]) -> dict[str, float]:
+    names = sorted({name for t in played for name in t.abstained})
+    return {f"reward/{n}/abstained_frac": fmean(n in t.abstained for t in played) for n in names}
 
 
 def _parts(rewards: Iterable[Reward]) -> dict[str, list[float]]:

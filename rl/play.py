@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+from palestra.rewards.score import rate
+from palestra.rl.errors import InfraError
 from palestra.rl.run import Run
 from palestra.rl.sampling import epochs, hard, is_uniform, prioritized
 from palestra.rl.shaping import shaped, shapers
 from palestra.rl.temperature import temperature_of
 from palestra.rl.types import LOST, Group, Task, Trajectory
 from palestra.rl.visits import ESTIMATION, success_rates
-from palestra.rollout.episode import Ticket, play_all
+from palestra.rollout.episode import Ticket, play_all, unrewarded
 
 
 async def play_step(step: int, run: Run) -> list[Trajectory]:
@@ -54,6 +57,29 @@ async def play_missing(tickets: Sequence[Ticket], run: Run, played: dict[str, Tr
 
     missing = [ticket for ticket in tickets if ticket.id not in played]
     await play_all(missing, run.world, finished)
+    await rate_missing(grouped(played[ticket.id] for ticket in tickets), run, played)
+
+
+async def rate_missing(groups: Iterable[Group], run: Run, played: dict[str, Trajectory]) -> None:
+    """Have siblings judged against each other that have not been, all groups at once; in ``played``
+    and the journal their rewards replace what was there."""
+    scheme = run.world.scheme
+
+    async def one(siblings: Sequence[Trajectory]) -> None:
+        try:
+            rated = await rate(siblings, scheme)
+        except InfraError as error:  # as with an episode that is lost, no word in the journal yet
+            played.update((t.id, unrewarded(t, error)) for t in siblings)
+            return
+        for trajectory in rated:
+            run.journal.put_trajectory(trajectory)
+            played[trajectory.id] = trajectory
+
+    async with asyncio.TaskGroup() as running:
+        for group in groups:
+            siblings = [t for t in group.trajectories if t.outcome not in LOST]
+            if any(map(scheme.lacks, siblings)):
+                running.create_task(one(siblings))
 
 
 def draw(step: int, run: Run, first: int = 0, count: int | None = None) -> list[Ticket]:

@@ -46,7 +46,8 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
     )
 
     for trajectory in trajectories:
-        run.journal.add_trajectory(trajectory)
+        if trajectory.outcome in LOST:  # the others are there since they were played
+            run.journal.put_trajectory(trajectory)
     groups = shape(step, grouped(trajectories), run)
     metrics |= sampling_metrics(groups, run.tasks)
     if run.config.toggle.enable:

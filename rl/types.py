@@ -336,6 +336,7 @@ class Stop(StrEnum):
     BOX_ENDED = "box_ended"
     TIME_LIMIT = "time_limit"
     TASK_ERROR = "task_error"
+    REWARD_ERROR = "reward_error"
     INFRA_ERROR = "infra_error"
 
 
@@ -390,8 +391,8 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reward:
-    """A scalar, the named parts that it is the weighted sum of, what shaping has put on top, and
-    who vouches for each part.
+    """A scalar, the named parts that it is made of, what shaping has put on top, and who vouches
+    for each part.
 
     Example: ``Reward(total=1.0, parts={"tests_pass": 1.0})``
     """
@@ -530,7 +531,10 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
-    """One episode from the prompt to its verdict; ``patch`` shows what was changed in a tree."""
+    """One episode from the prompt to its verdict; ``patch`` shows what the agent changed.
+
+    ``abstained`` names the rewards that had nothing to say of it, and why.
+    """
 
     id: str
     group_id: str
@@ -545,6 +549,7 @@ class Trajectory:
     verdict: Verdict | None = None
     reason: str = ""
     patch: str = ""
+    abstained: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -872,3 +877,6 @@ RewardFn: TypeAlias = Callable[[Trajectory, "Sandbox | None"], Awaitable[float]]
 
 GroupRewardFn: TypeAlias = Callable[[list[Trajectory]], Awaitable[list[Reward]]]
 """Rewards for siblings that are judged against each other, in their order; raises as above."""
+
+TaskOf: TypeAlias = Callable[[str], Task]
+"""The task with this id; raises ``TaskError`` when there is none."""

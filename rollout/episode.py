@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from palestra.envs.base import Env
 from palestra.envs.diff import diff_of
 from palestra.envs.files import collect, work_of
-from palestra.rewards.score import score
+from palestra.rewards.score import Scheme, score
 from palestra.rl.errors import (
     BoxDied,
     EngineError,
@@ -30,7 +30,6 @@ from palestra.rl.types import (
     Message,
     Outcome,
     Policy,
-    Reward,
     Sampling,
     Sandbox,
     SandboxProvider,
@@ -61,6 +60,7 @@ class World:
     config: RolloutConfig
     budget_of: Callable[[str], int]
     """Generated tokens allowed per episode, by task kind."""
+    scheme: Scheme
     meter: Meter
     box_metrics: Callable[[], Mapping[str, float]] = dict
     """What is known of the boxes of all episodes so far."""
@@ -243,14 +243,26 @@ async def _scored(played: Trajectory, world: World) -> Trajectory:
         reason = verdict.reason if verdict else "no verdict"
         return replace(played, outcome=Outcome.INFRA_FAILURE, stop=Stop.INFRA_ERROR, reason=reason)
     try:
-        reward: Reward = await score(played, None, world.env.rewards)
-    except InfraError as error:
+        scored = await score(played, None, world.scheme)
+    except TaskError as error:
         return replace(
-            played, outcome=Outcome.INFRA_FAILURE, stop=Stop.INFRA_ERROR, reason=str(error)
+            played, outcome=Outcome.TASK_FAILURE, stop=Stop.TASK_ERROR, reason=str(error)
         )
+    except InfraError as error:
+        return unrewarded(played, error)
     failed = played.stop in (Stop.MALFORMED, Stop.BOX_ENDED)
-    outcome = Outcome.AGENT_FAILURE if failed else Outcome.GRADED
-    return replace(played, reward=reward, outcome=outcome)
+    return replace(scored, outcome=Outcome.AGENT_FAILURE if failed else Outcome.GRADED)
+
+
+def unrewarded(played: Trajectory, error: InfraError) -> Trajectory:
+    """An episode whose reward could not be computed: it is lost, and says why."""
+    return replace(
+        played,
+        outcome=Outcome.INFRA_FAILURE,
+        stop=Stop.REWARD_ERROR,
+        reason=str(error),
+        reward=None,
+    )
 
 
 def _trajectory(
@@ -310,8 +322,8 @@ async def play_all(
 ) -> None:
     """Play many episodes, unordered, at most ``max_in_flight`` at once.
 
-    An infrastructure failure is played again up to ``retries`` times; ``finished`` gets the last
-    try of each.
+    An infrastructure failure is played again up to ``retries`` times, unless it is a reward that
+    failed, as the same tokens would be judged again; ``finished`` gets the last try of each.
     """
     gate = asyncio.Semaphore(world.config.max_in_flight)
 
@@ -319,7 +331,7 @@ async def play_all(
         async with gate:
             for _ in range(world.config.retries + 1):
                 trajectory = await play(ticket, world)
-                if trajectory.outcome is not Outcome.INFRA_FAILURE:
+                if trajectory.stop is not Stop.INFRA_ERROR:
                     break
         waiting = finished(trajectory)
         if waiting is not None:

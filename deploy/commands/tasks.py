@@ -26,6 +26,7 @@ from palestra.envs.rows import read_rows
 from palestra.envs.score_rows import score_rows
 from palestra.envs.task_json import task_to_json
 from palestra.envs.taskset import TaskSet
+from palestra.rewards.score import Scheme
 from palestra.rl.errors import UserError
 from palestra.rl.types import AnswerCheck, CallCheck, Check, Json, Outcome, ScriptCheck, Task
 from palestra.sandbox.redteam.registry import ATTACKS, NO_ATTACK
@@ -140,7 +141,7 @@ async def _score(args: Namespace) -> int:
 
 def _results(tasks: TaskSet, boxes: Boxes, path: Path) -> AsyncIterator[dict[str, Json]]:
     env = make(tasks.env, boxes.run_checks)
-    return score_rows(tasks, read_rows(path), boxes.grader, env.rewards)
+    return score_rows(tasks, read_rows(path), boxes.grader, Scheme(env.rewards))
 
 
 def _score_line(result: dict[str, Json]) -> str:

@@ -25,7 +25,7 @@ from palestra.envs.red_team import RedTeam
 from palestra.envs.rows import BadRow
 from palestra.envs.sources import load
 from palestra.envs.taskset import TaskSet
-from palestra.rewards.score import score
+from palestra.rewards.score import Scheme, score
 from palestra.rl.errors import UserError
 from palestra.rl.types import (
     CallCheck,
@@ -105,12 +105,17 @@ def test_a_verifier_judges_with_several_rewards(
     verdict = asyncio.run(grade(task, work_of(task, {"five.txt": "6\n"})))
     assert verdict.rewards == {"right": 0.0, "short": 1.0} and not verdict.solved
     played = replace(make_trajectory(), verdict=verdict)
-    reward = asyncio.run(score(played, None, Harbor(run_checks).rewards))
-    assert reward.total == 0.5 and reward.parts == {
-        "verifier": 0.5,
-        "verifier/right": 0.0,
-        "verifier/short": 1.0,
-    }
+    reward = asyncio.run(score(played, None, Scheme(Harbor.rewards))).reward
+    assert (
+        reward is not None
+        and reward.total == 0.5
+        and reward.parts
+        == {
+            "verifier": 0.5,
+            "verifier/right": 0.0,
+            "verifier/short": 1.0,
+        }
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from palestra.rewards.answers.grade import AnswerGrader
 from palestra.rewards.provenance import of_reward, vouching
-from palestra.rewards.score import Weighted, score
+from palestra.rewards.score import Scheme, Weighted, score
 from palestra.rewards.tests_pass import tests_pass as solved
 from palestra.rl.plugins import origin
 from palestra.rl.types import (
@@ -78,7 +78,8 @@ def test_a_reward_names_the_function_of_each_part_and_its_package() -> None:
         verdict=verdict,
     )
     rewards = {"solved": Weighted(reward=solved), "own": Weighted(reward=Own())}
-    reward = asyncio.run(score(played, None, rewards))
+    reward = asyncio.run(score(played, None, Scheme(rewards))).reward
+    assert reward is not None
     assert set(reward.provenance) == set(reward.parts)
     assert verdict.provenance is not None
     by = reward.provenance["solved"]

@@ -10,7 +10,7 @@ from palestra.envs.registry import ENVIRONMENTS
 from palestra.rewards.budget import submitted
 from palestra.rewards.format import well_formed
 from palestra.rewards.registry import REWARDS
-from palestra.rewards.score import RewardError, Weighted, score
+from palestra.rewards.score import RewardError, Scheme, Weighted, score
 from palestra.rl.errors import GraderError, InfraError, UserError
 from palestra.rl.types import Message, Outcome, RewardFn, Sandbox, Stop, Trajectory, Turn, Verdict
 
@@ -66,15 +66,16 @@ def test_the_total_is_the_weighted_sum_of_the_parts() -> None:
         "tests_fraction": Weighted(reward=fraction, weight=2.0),
         "well_formed": Weighted(reward=well_formed, weight=-0.5),
     }
-    reward = asyncio.run(score(episode(graded(a=True, b=False), turn()), None, rewards))
-    assert reward.parts == {"tests_fraction": 0.5, "well_formed": 1.0}
+    scored = asyncio.run(score(episode(graded(a=True, b=False), turn()), None, Scheme(rewards)))
+    reward = scored.reward
+    assert reward is not None and reward.parts == {"tests_fraction": 0.5, "well_formed": 1.0}
     assert reward.total == 0.5
 
 
 @pytest.mark.parametrize("verdict", [None, Verdict(outcome=Outcome.INFRA_FAILURE, reason="no box")])
 def test_no_verdict_is_no_reward(verdict: Verdict | None) -> None:
     with pytest.raises(GraderError, match="has no verdict"):
-        asyncio.run(score(episode(verdict), None, {"x": Weighted(reward=solved)}))
+        asyncio.run(score(episode(verdict), None, Scheme({"x": Weighted(reward=solved)})))
 
 
 def test_an_exception_or_nan_is_an_infra_error() -> None:
@@ -86,7 +87,7 @@ def test_an_exception_or_nan_is_an_infra_error() -> None:
 
     for function, said in ((broken, "reward x: ZeroDivisionError: oops"), (nan, "nan is not")):
         with pytest.raises(RewardError, match=said) as caught:
-            asyncio.run(score(episode(graded()), None, {"x": Weighted(reward=function)}))
+            asyncio.run(score(episode(graded()), None, Scheme({"x": Weighted(reward=function)})))
         assert isinstance(caught.value, InfraError)
 
 

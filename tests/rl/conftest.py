@@ -16,7 +16,7 @@ from palestra.envs.arguments import tool
 from palestra.envs.base import Env
 from palestra.policies.fake import RecordingTrainer, ScriptedPolicy
 from palestra.rewards import registry
-from palestra.rewards.score import Weighted
+from palestra.rewards.score import Scheme, Weighted
 from palestra.rl.config import RLConfig
 from palestra.rl.errors import PathRefused
 from palestra.rl.journal import Journal
@@ -180,6 +180,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             grade=grader,
             config=RolloutConfig(retries=0, max_in_flight=3),
             budget_of=lambda kind: tokens,
+            scheme=Scheme(Guess.rewards),
             meter=Meter(),
         )
         return Run(

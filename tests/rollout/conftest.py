@@ -17,7 +17,7 @@ from palestra.policies.fake import ScriptedPolicy
 from palestra.policies.tiny import build
 from palestra.policies.tokenizer import HFTokenizer
 from palestra.rewards import registry
-from palestra.rewards.score import Weighted
+from palestra.rewards.score import Scheme, Weighted
 from palestra.rl.errors import PathRefused
 from palestra.rl.types import (
     ExecResult,
@@ -221,6 +221,7 @@ def make_world(tokenizer: HFTokenizer) -> MakeWorld:
             grade=Judge(),
             config=RolloutConfig(**limits | config),
             budget_of=lambda kind: budget,
+            scheme=Scheme(Writer.rewards),
             meter=Meter(),
         )
 

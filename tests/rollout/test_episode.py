@@ -15,7 +15,7 @@ import pytest
 from palestra.envs.base import Env
 from palestra.policies.fake import LOGPROB, ScriptedPolicy
 from palestra.policies.tokenizer import HFTokenizer
-from palestra.rewards.score import Weighted
+from palestra.rewards.score import Scheme, Weighted
 from palestra.rl.budget import budget_of
 from palestra.rl.config import BudgetConfig
 from palestra.rl.errors import (
@@ -444,13 +444,16 @@ def test_a_reward_that_cannot_be_computed_is_no_reward(
     async def broken(trajectory: Trajectory, box: Sandbox | None) -> float:
         raise KeyError("judge")
 
-    world = make_world([SUBMIT])
-    world.env.rewards = {"judge": Weighted(reward=broken)}  # type: ignore[misc]
+    asked: list[str] = []
+    world = make_world([SUBMIT], retries=2)
+    world = replace(world, scheme=Scheme({"judge": Weighted(reward=broken)}))
     played = run(world, make_ticket())
     assert (played.stop, played.outcome, played.reward) == (
-        *(Stop.INFRA_ERROR, Outcome.INFRA_FAILURE, None),
+        *(Stop.REWARD_ERROR, Outcome.INFRA_FAILURE, None),
     )
-    assert "reward judge" in played.reason
+    assert "reward judge" in played.reason and played.turns
+    asyncio.run(play_all([make_ticket()], world, lambda lost: asked.append(lost.reason)))
+    assert len(asked) == 1 and len(world.boxes.boxes) == 2, "the same tokens are not judged again"
 
 
 class BadTask:
