@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+from pathlib import Path
 
+from palestra.deploy.atomic import write_text
 from palestra.deploy.text import clean
+from palestra.rl.errors import UserError
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
@@ -30,6 +33,23 @@ def document(title: str, body: str) -> str:
         '<meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
+
+
+def check_place(path: Path) -> None:
+    """Raises ``UserError`` where no page can be written: better said before the work than after."""
+    if path.is_dir():
+        raise UserError(f"--html {path}: is a folder; name a file")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--html {path}: there is no such folder")
+
+
+def write(path: Path, page: str) -> None:
+    """Write a page, whole or not at all; raises ``UserError``."""
+    check_place(path)
+    try:
+        write_text(path, page)
+    except OSError as error:
+        raise UserError(f"--html {path}: {error.strerror}") from error
 
 
 def escaped(text: str) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from palestra.deploy.atomic import write_text
 from palestra.deploy.console import Console
 from palestra.deploy.episode_text import (
     call_text,
@@ -23,6 +22,7 @@ from palestra.deploy.episode_text import (
     total,
     vouched,
 )
+from palestra.deploy.html_page import write
 from palestra.deploy.run_view import GroupView, RunView, TokenText
 from palestra.deploy.show_html import page
 from palestra.deploy.table import aligned
@@ -66,7 +66,7 @@ def show(path: Path, options: ShowOptions, console: Console) -> int:
         if options.html:
             step = groups[0].row.step if groups else None
             text = page(run, step, groups, run.token_text() if options.tokens else None)
-            write_text(options.html, text)
+            write(options.html, text)
             console.say(f"wrote {options.html}")
         elif options.as_json:
             print(json.dumps(_as_json(run, groups, full=options.group is not None)))

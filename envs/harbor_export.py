@@ -32,22 +32,30 @@ _TEST = "#!/bin/bash\ncd {folder} && python3 /tests/grade.py\n"
 def export(tasks: Iterable[Task], out: Path) -> list[Path]:
     """Write a directory per task below ``out``, which must be new or empty; returns them.
 
-    Raises ``UserError`` where it is not, and for a task that the format cannot say.
+    Raises ``UserError`` where it is not, or cannot be written to, and for a task that the format
+    cannot say.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: there is something already; name a new folder")
-    made: dict[Path, Task] = {}
+    made: dict[Path, str] = {}
     for task in tasks:
         folder = out / _name(task.id)
         if folder in made:
-            raise UserError(f"tasks {made[folder].id!r} and {task.id!r} would have the same folder")
-        made[folder] = task
-        for path, file in task_directory(task).items():
-            place = folder / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(file.data)
-            place.chmod(0o755 if file.executable else 0o644)
+            raise UserError(f"tasks {made[folder]!r} and {task.id!r} would have the same folder")
+        made[folder] = task.id
+        try:
+            _write(folder, task_directory(task))
+        except OSError as error:
+            raise UserError(f"--out {out}: {error.strerror}") from error
     return list(made)
+
+
+def _write(folder: Path, content: Mapping[str, File]) -> None:
+    for path, file in content.items():
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(file.data)
+        place.chmod(0o755 if file.executable else 0o644)
 
 
 def task_directory(task: Task) -> dict[str, File]:

@@ -18,7 +18,13 @@ from safetensors.torch import save_file
 
 from palestra.policies import qat
 from palestra.policies.config import QatConfig
-from palestra.policies.hf_folder import INDEX, checkpoint_shapes, weight_files
+from palestra.policies.hf_folder import (
+    INDEX,
+    checkpoint_shapes,
+    empty_model,
+    model_config,
+    weight_files,
+)
 from palestra.policies.int4 import GROUP, dequantise, fake_quantise, pack, quantise, scales
 from palestra.rl.errors import CheckpointError, UserError
 
@@ -57,16 +63,12 @@ def played_folder(folder: Path, target: Path, config: QatConfig) -> Path:
 
 def is_packed(folder: Path) -> bool:
     """Does the folder say that its weights are quantised?"""
-    return "quantization_config" in json.loads((folder / "config.json").read_text())
+    return hasattr(model_config(folder), "quantization_config")
 
 
 def in_checkpoint(folder: Path, config: QatConfig) -> frozenset[str]:
     """Names of the folder's tensors that ``config`` rounds, the same that the learner finds."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-    found = qat.find(model, config.weights).values()
+    found = qat.find(empty_model(folder), config.weights).values()
     names = frozenset(name for parts in found for name in parts)
     if missing := sorted(names - checkpoint_shapes(folder).keys()):
         raise UserError(f"{folder}: holds no {missing[0]}; save it with transformers first")

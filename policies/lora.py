@@ -18,6 +18,7 @@ from torch import nn
 
 from palestra.policies.config import LoraConfig
 from palestra.policies.guards import Shape
+from palestra.policies.hf_folder import empty_model
 from palestra.policies.packing import MicroBatch
 from palestra.rl.errors import UserError
 
@@ -56,10 +57,7 @@ def create(model_folder: Path, folder: Path, config: LoraConfig, seed: int) -> N
 
 def linear_layers(model_folder: Path) -> dict[str, nn.Linear]:
     """A model's linear layers but its output head, by name and without their weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_folder))
+    model = empty_model(model_folder)
     head = model.get_output_embeddings()
     return {
         name: module

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from palestra.policies.hf_folder import model_config
 from palestra.rl.types import Routing
 
 
@@ -15,8 +18,6 @@ def record_of(routed: np.ndarray) -> Routing:
 
 def has_experts(folder: str) -> bool:
     """Does the configuration of a Hugging Face folder name experts?"""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder).get_text_config()
+    config = model_config(Path(folder)).get_text_config()
     names = ("num_experts", "n_routed_experts", "num_local_experts")
     return any(getattr(config, name, None) for name in names)

@@ -180,8 +180,9 @@ def test_a_report_for_browsers_holds_no_markup_of_others(
     assert text.index("the reference fails") < text.index("Add/0"), "problems come first"
     assert f"{path.name} row 3" in text and "not sound" in text
     capsys.readouterr()
-    assert main(["tasks", "check", source, "--html", str(tmp_path / "no" / "x.html")]) == 2
-    assert "no/x.html: there is no such folder" in _one_line(capsys)
+    for place, says in (("no/x.html", "there is no such folder"), ("", "name a file")):
+        assert main(["tasks", "check", source, "--html", str(tmp_path / place)]) == 2
+        assert says in _one_line(capsys)
 
 
 def test_tasks_check_with_a_red_team(

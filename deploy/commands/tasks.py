@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
-from palestra.deploy.atomic import write_text
 from palestra.deploy.boxes import Boxes, load_tasks, open_boxes
 from palestra.deploy.check_html import page
 from palestra.deploy.config_file import load_recipe
 from palestra.deploy.console import Console
+from palestra.deploy.html_page import check_place, write
 from palestra.deploy.table import aligned
 from palestra.deploy.text import clean, one_line
 from palestra.envs import harbor_export
@@ -36,15 +36,16 @@ SHOWN = 20
 
 def check(args: Namespace) -> int:
     """Grade every task's reference and its untouched files; 1 when a task is not sound."""
-    if args.html and not Path(args.html).absolute().parent.is_dir():
-        raise UserError(f"--html {args.html}: there is no such folder")
+    place = Path(args.html) if args.html else None
+    if place:
+        check_place(place)
     report = asyncio.run(_check(args))
-    if args.html:
-        write_text(Path(args.html), page(report))
     if args.json:
         print(json.dumps(report.to_json()))
     else:
         print("\n".join(report_lines(report)))
+    if place:
+        write(place, page(report))
     return 0 if report.sound else 1
 
 

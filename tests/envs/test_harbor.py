@@ -366,6 +366,8 @@ def test_what_is_exported_is_read_back_and_grades_the_same(
         assert tasks.tasks == (task,) and checked(tasks, grade, boxes).sound
         with pytest.raises(UserError, match="there is something already"):
             export([task], out)
+    with pytest.raises(UserError, match="--out /proc/out: No such file"):
+        export([AREA], Path("/proc/out"))
     with pytest.raises(UserError, match="the same folder"):
         export([AREA, replace(AREA, id="MBPP 2")], tmp_path / "twice")
     with pytest.raises(UserError, match="a VerifierCheck cannot be exported"):

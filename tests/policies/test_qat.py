@@ -228,6 +228,16 @@ def test_the_command_packs_once(
     assert "is quantised already" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("config", ["{", "{}", '{"model_type": "vit"}'])
+def test_a_folder_without_a_policy_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: str
+) -> None:
+    (tmp_path / "config.json").write_text(config)
+    words = ["export", str(tmp_path), str(tmp_path / "packed")]
+    assert main([*words, "--set", "policy.learner.qat.enabled=true"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_the_rounded_copy_is_what_is_sent(toy: Path, tmp_path: Path) -> None:
     assert compressed.played_folder(toy, tmp_path / "none", QatConfig()) == toy
     played = compressed.played_folder(toy, tmp_path / "played", ON)
