@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from palestra.rl.errors import SandboxError
 from palestra.rl.types import SandboxProvider, Task
 
 _PROGRAM = ("sh", "-c", 'command -v -- "$1"', "sh")
@@ -42,5 +43,8 @@ class Needs:
             kind, _, name = need.rpartition(":")
             words = [*(_MODULES[kind] if kind else _PROGRAM), name]
             async with self._provider.open() as box:
-                self._known[need] = (await box.exec(words)).exit_code == 0
+                ended = await box.exec(words)
+            if ended.timed_out:
+                raise SandboxError(f"the box did not say in time whether it has {need}")
+            self._known[need] = ended.exit_code == 0
         return self._known[need]

@@ -48,6 +48,7 @@ class Rows:
         place = 0
         for number, row in read_rows(self._path):
             line = b"" if isinstance(row, BadRow) else json.dumps(row, default=str).encode() + b"\n"
+            self._file.seek(place)  # somebody may have asked for a row meanwhile
             self._file.write(line)
             yield number, place, row
             place += len(line)

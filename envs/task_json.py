@@ -170,11 +170,9 @@ def _check(item: Mapping[str, Json]) -> Check:
         names = tuple(list_field(item, "names"))
         return ScriptCheck(id=identity, module=module, names=names, code=text_field(item, "code"))
     if kind == "verifier":
-        seconds = item.get("timeout", 600.0)
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
-            raise BadRow("field timeout: not a number of seconds")
+        seconds = _number({"timeout": 600.0, **item}, "timeout")
         script, env = text_field(item, "script"), _texts(item, "env")
-        return VerifierCheck(id=identity, script=script, timeout=float(seconds), env=env)
+        return VerifierCheck(id=identity, script=script, timeout=seconds, env=env)
     if kind not in ("program", "appended"):
         raise BadRow(f"field type: not {', '.join(_KINDS.values())}")
     argv = tuple(list_field(item, "argv"))

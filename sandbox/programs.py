@@ -176,7 +176,11 @@ class Programs:
 
 def _end(pid: int) -> int:
     """Kill a program and everything that it left; its exit code, or 128 and the signal."""
-    os.killpg(pid, signal.SIGKILL)
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has left its group
+            continue
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     while left := _children():
         for child in left:

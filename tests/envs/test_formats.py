@@ -11,7 +11,8 @@ import pickle
 import shutil
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from palestra.envs.concurrency import bounded
 from palestra.envs.folders import exercise_files
 from palestra.envs.formats import ROWS
 from palestra.envs.livecodebench import _unpickled, livecodebench_task
+from palestra.envs.needs import Needs
 from palestra.envs.quixbugs import quixbugs_task
 from palestra.envs.rows import BadRow, Rows, read_rows
 from palestra.envs.sources import load
@@ -32,7 +34,8 @@ from palestra.envs.stdin_records import apps_task, contest_task
 from palestra.envs.task_json import task_from_json, task_to_json
 from palestra.envs.taskset import LazyTasks, TaskSet
 from palestra.envs.translated import translated_task
-from palestra.rl.types import CallCheck, Json, Outcome, ProgramCheck, Task
+from palestra.rl.errors import SandboxError
+from palestra.rl.types import CallCheck, ExecResult, Json, Outcome, ProgramCheck, Task
 from palestra.sandbox.bubblewrap import Bubblewrap
 from palestra.sandbox.checks import make_grader, run_checks
 from palestra.sandbox.warm import Warm
@@ -285,6 +288,20 @@ def test_rows_that_a_box_cannot_run_are_named(tmp_path: Path) -> None:
         assert len(reasons) == 1 and reasons[0].endswith(f"the box has no {lacking}")
 
 
+def test_a_box_that_does_not_say_what_it_has_is_a_fault_of_ours() -> None:
+    class Silent:
+        @asynccontextmanager
+        async def open(self) -> AsyncIterator[Any]:
+            yield self
+
+        async def exec(self, words: Sequence[str]) -> ExecResult:
+            return ExecResult(timed_out=True)
+
+    provider: Any = Silent()
+    with pytest.raises(SandboxError, match="whether it has bash"):
+        asyncio.run(Needs(provider).lacking(translated_task(SHELL)))
+
+
 def test_new_kinds_of_checks_survive_storage() -> None:
     for task in (contest_task(CONTEST), translated_task(SHELL)):
         assert task_from_json(json.loads(json.dumps(task_to_json(task)))) == task
@@ -434,5 +451,9 @@ def test_rows_of_every_kind_of_file_are_found_again(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps(found, indent=2))
     for name in ("x.jsonl", "x.jsonl.gz", "x.json"):
         rows = Rows(tmp_path / name)
-        places = [place for _, place, row in rows if not isinstance(row, BadRow)]
+        places: list[int] = []
+        for _, place, row in rows:
+            if not isinstance(row, BadRow):
+                places.append(place)
+                assert rows[places[0]] == found[0]  # asked for before the others are read
         assert [rows[place] for place in reversed(places)] == found[::-1]

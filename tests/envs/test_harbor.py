@@ -24,6 +24,7 @@ from palestra.envs.records import mbpp_task
 from palestra.envs.red_team import RedTeam
 from palestra.envs.rows import BadRow
 from palestra.envs.sources import load
+from palestra.envs.task_json import task_from_json, task_to_json
 from palestra.envs.taskset import TaskSet
 from palestra.rewards.score import Scheme, score
 from palestra.rl.errors import UserError
@@ -390,6 +391,14 @@ def grades_itself(task: Task, out: Path, boxes: SandboxProvider, grade: Grader) 
     tasks = loaded(out, boxes)
     assert [type(check) for check in tasks.tasks[0].hidden] == [VerifierCheck], tasks.skipped
     assert checked(tasks, grade, boxes).sound
+
+
+@pytest.mark.parametrize("seconds", ["9", True, -1.0, float("inf"), float("nan")])
+def test_a_time_limit_of_a_stored_verifier_is_a_number(seconds: object) -> None:
+    row: Any = task_to_json(AREA)
+    row["hidden"] = [{"type": "verifier", "id": "v", "script": "test.sh", "timeout": seconds}]
+    with pytest.raises(BadRow, match="field timeout: not a number"):
+        task_from_json(row)
 
 
 @settings(max_examples=60, deadline=None)

@@ -79,6 +79,15 @@ def test_hostile_programs_pass_nothing(runner: Runner, text: str) -> None:
     assert not any(r.passed for r in ran(runner, text, *(prints(n, "", secret) for n in range(3))))
 
 
+def test_a_program_that_leaves_its_group_is_ended_as_any_other(runner: Runner) -> None:
+    leaves = "import os\nos.setpgid(0, os.getpgid(os.getppid()))\nprint(input())\n"
+    found = ran(runner, leaves, prints(0, "3", "3"), prints(1, "4", "4"))
+    assert [r.got for r in found] == ["3\n", "4\n"]
+    hangs = leaves + "while True: pass"
+    [late] = ran(runner, hangs, prints(0, "3", "3"), check_s=0.3)
+    assert late.got.startswith("no answer after")
+
+
 NODE = {
     "argv": ("node", "s.js"),
     "path": "s.js",
