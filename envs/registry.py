@@ -10,6 +10,7 @@ from typing import Protocol
 
 from palestra.envs.base import Env
 from palestra.envs.complete import Complete
+from palestra.envs.faithfulness.env import Faithfulness
 from palestra.envs.harbor_env import Harbor
 from palestra.envs.instructions.env import Instructions
 from palestra.envs.logic.env import Logic
@@ -35,7 +36,7 @@ ENVIRONMENTS: Registry[EnvFactory] = Registry(
         env.name: env
         for env in (
             *(Repair, Complete, SWE, SWEBash, SWEKimi, Harbor),
-            *(Math, Logic, Instructions, ToolUse),
+            *(Math, Logic, Instructions, ToolUse, Faithfulness),
         )
     },
 )

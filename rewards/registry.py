@@ -7,6 +7,7 @@ A plugin is an entry point of the group ``palestra.rewards`` that names a ``Rewa
 from __future__ import annotations
 
 from palestra.rewards.budget import submitted
+from palestra.rewards.faithfulness.reward import faithfulness
 from palestra.rewards.format import well_formed
 from palestra.rewards.kinds import AnyReward, RewardFactory
 from palestra.rewards.tests_pass import tests_fraction, tests_pass
@@ -22,5 +23,6 @@ REWARDS: Registry[AnyReward | RewardFactory] = Registry(
         "well_formed": well_formed,
         "submitted": submitted,
         "verifier": verifier,
+        "faithfulness": faithfulness,
     },
 )

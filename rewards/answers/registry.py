@@ -7,6 +7,7 @@ A plugin is an entry point of the group ``palestra.verifiers`` that names one fu
 from __future__ import annotations
 
 from palestra.rewards.answers.constraints import constraints
+from palestra.rewards.answers.faithful import answered, supported
 from palestra.rewards.answers.numeric import numeric
 from palestra.rewards.answers.puzzles import cryptarithm, sudoku, target
 from palestra.rewards.answers.symbolic import symbolic
@@ -29,5 +30,7 @@ VERIFIERS: Registry[Verifier] = Registry(
         "constraints": constraints,
         "changes_made": changes_made,
         "nothing_else": nothing_else,
+        "supported": supported,
+        "answered": answered,
     },
 )

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from palestra.envs.base import Env
 from palestra.envs.check import check_tasks
+from palestra.envs.faithfulness.env import Faithfulness
 from palestra.envs.fresh import Stage
 from palestra.envs.gym import TaskEnv
 from palestra.envs.instructions.env import Instructions
@@ -31,7 +32,7 @@ from palestra.envs.tool_use.env import ToolUse
 from palestra.rewards.answers.grade import AnswerGrader
 from palestra.rl.types import AnswerCheck
 
-ANSWERED: list[type[Env]] = [Math, Logic, Instructions]
+ANSWERED: list[type[Env]] = [Math, Logic, Instructions, Faithfulness]
 GYMS = [*ANSWERED, ToolUse]
 
 
