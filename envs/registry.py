@@ -16,6 +16,7 @@ from palestra.envs.instructions.env import Instructions
 from palestra.envs.logic.env import Logic
 from palestra.envs.math.env import Math
 from palestra.envs.repair import Repair
+from palestra.envs.safety.env import Safety
 from palestra.envs.swe import SWE, SWEBash, SWEKimi
 from palestra.envs.tool_use.env import ToolUse
 from palestra.rl.errors import UserError
@@ -36,7 +37,7 @@ ENVIRONMENTS: Registry[EnvFactory] = Registry(
         env.name: env
         for env in (
             *(Repair, Complete, SWE, SWEBash, SWEKimi, Harbor),
-            *(Math, Logic, Instructions, ToolUse, Faithfulness),
+            *(Math, Logic, Instructions, ToolUse, Faithfulness, Safety),
         )
     },
 )

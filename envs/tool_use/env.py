@@ -19,6 +19,7 @@ from palestra.envs.tool_use.tasks import KIND, STATE, office_task
 from palestra.envs.tools.observed import observed
 from palestra.rewards.score import Weighted
 from palestra.rewards.tests_pass import tests_pass
+from palestra.rl.errors import TaskError
 from palestra.rl.types import (
     Demonstration,
     DemoStep,
@@ -58,7 +59,11 @@ class ToolUse(FileEnv):
         if name == "submit":
             return Observation(text="", submitted=True)
         action = _action(name, arguments)
-        state, answer = step(State.model_validate_json(await box.read(STATE)), action)
+        try:
+            state = State.model_validate_json(await box.read(STATE))
+        except ValidationError as error:
+            raise TaskError(f"{STATE}: no office: {error.error_count()} errors") from error
+        state, answer = step(state, action)
         await self.write(STATE, state.model_dump_json(), box)
         return observed(answer.encode())
 

@@ -10,6 +10,7 @@ from palestra.rewards.answers.constraints import constraints
 from palestra.rewards.answers.faithful import answered, supported
 from palestra.rewards.answers.numeric import numeric
 from palestra.rewards.answers.puzzles import cryptarithm, sudoku, target
+from palestra.rewards.answers.safe import helped, kept
 from palestra.rewards.answers.symbolic import symbolic
 from palestra.rewards.answers.tables import changes_made, nothing_else
 from palestra.rewards.answers.text import choice, exact
@@ -32,5 +33,7 @@ VERIFIERS: Registry[Verifier] = Registry(
         "nothing_else": nothing_else,
         "supported": supported,
         "answered": answered,
+        "kept": kept,
+        "helped": helped,
     },
 )

@@ -27,13 +27,14 @@ from palestra.envs.logic.sudoku import sudoku
 from palestra.envs.math.env import Math
 from palestra.envs.math.rows import last_boxed, math_task
 from palestra.envs.rows import BadRow
+from palestra.envs.safety.env import Safety
 from palestra.envs.taskset import TaskSet
 from palestra.envs.tool_use.env import ToolUse
 from palestra.rewards.answers.grade import AnswerGrader
 from palestra.rl.types import AnswerCheck
 
 ANSWERED: list[type[Env]] = [Math, Logic, Instructions, Faithfulness]
-GYMS = [*ANSWERED, ToolUse]
+GYMS = [*ANSWERED, ToolUse, Safety]
 
 
 @pytest.mark.parametrize("gym", GYMS)
