@@ -19,6 +19,7 @@ from palestra.deploy.actors import gather
 from palestra.deploy.boxes import cache_folder
 from palestra.deploy.config import RunConfig
 from palestra.deploy.console import Console
+from palestra.deploy.critic import make_critic, trusting
 from palestra.deploy.loggers import Loggers
 from palestra.deploy.placement import ensure_room
 from palestra.deploy.plot import learning_curve
@@ -142,6 +143,8 @@ class Job:
             gather=gather,
             say=self.console.say,
         )
+        critic = make_critic(config, world, trainer, self.journal, self.console.say)
+        world = trusting(world, self.journal, config.rl.critic.min_accuracy)
         ptx = ptx_sources(config, shop.env, world.chat, tasks, self.folder.path, self.console)
         return Run(
             config=config.rl,
@@ -152,6 +155,7 @@ class Job:
             trainer=trainer,
             journal=self.journal,
             checkpoints=self.folder.checkpoints,
+            critic=critic,
         )
 
     async def _loop(self, run: Run, shop: Workshop) -> None:

@@ -116,6 +116,8 @@ class Colocated:
         self.mismatch_limit = mismatch_limit
         self.gather = gather
         self.say = say
+        self.version = 0
+        """Of the weights that the engine has."""
         self._told = False
         self._running: str | None = None
         self._freed: bool | None = None
@@ -125,6 +127,16 @@ class Colocated:
         self._checksums: Mapping[str, str] = {}
         self._gaps: list[float] = []
         self._history: list[Mapping[str, int]] = []
+
+    async def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """The engine sleeps; the learner's weights and states are where they were, afterwards."""
+        with self._phase("score"):
+            await self._engine_sleeps()
+            await self.learner.reload()
+            scored = await self.learner.logprobs(sequences)
+            await self.learner.offload("states")
+            await self.learner.offload("weights")
+            return scored
 
     async def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
         """The engine sleeps, as it does in ``learn``, which follows; the learner's own weights and
@@ -154,6 +166,7 @@ class Colocated:
             self._freed = None
             await self.learner.send_weights()
             await self.engine.set_version(version)
+            self.version = version
             await self.engine.forget()
             await self.engine.wake("kv_cache")
             guards.same_version(await self.engine.get_version(), version)

@@ -58,10 +58,17 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Divisors over a whole update: generated tokens, and the weight of its supervised tokens."""
+    """Over a whole update: generated tokens and the weight of its supervised tokens, which are
+    divisors, and tokens with a preference, whose weights are final."""
 
     policy: int
     ptx: float
+    preference: int = 0
+
+    @property
+    def nothing(self) -> bool:
+        """There is no token to learn from."""
+        return not (self.policy or self.ptx or self.preference)
 
 
 def policy_loss(
@@ -95,6 +102,12 @@ def policy_loss(
 def ptx_loss(micro: MicroBatch, logprobs: torch.Tensor) -> torch.Tensor:
     """Weighted negative log-likelihood of the supervised tokens, summed."""
     return -(micro.ptx * logprobs).sum()
+
+
+def preference_loss(micro: MicroBatch, logprobs: torch.Tensor) -> torch.Tensor:
+    """What a preference loss looks like from the weights that its weights were computed with:
+    linear in the log-probabilities, with the same gradient (``rl.critic.preference``)."""
+    return -(micro.preference * logprobs).sum()
 
 
 @torch.no_grad()

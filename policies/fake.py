@@ -71,7 +71,8 @@ class RecordingTrainer:
     """Implements ``rl.types.Trainer`` by writing down every call in ``calls``.
 
     ``learn`` and ``publish`` return the metrics given here; ``save`` makes an empty folder, so that
-    a loop finds its checkpoints. The reference gives every token a log-probability by its id.
+    a loop finds its checkpoints. Learner and reference give every token a log-probability by its
+    id.
 
     Example: ``[("learn", batch), ("save", "checkpoints/step-1"), ("publish", 1)]``
     """
@@ -85,6 +86,10 @@ class RecordingTrainer:
     def batches(self) -> list[Batch]:
         """The batches that ``learn`` was given, in order."""
         return [what for _, what in self.calls if isinstance(what, Batch)]
+
+    async def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Nothing is recorded: scoring changes nothing."""
+        return [[-(token % 8) / 8 for token in ids] for ids in sequences]
 
     async def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
         """Record the samples in ``scored``."""

@@ -167,15 +167,18 @@ class DeepSpeedLearner:
         own = {
             "policy": sum(float(one.micro.policy.sum()) for one in scored),
             "ptx": sum(float(one.micro.ptx.sum()) for one in scored),
+            "preference": sum(float(one.micro.preference.count_nonzero()) for one in scored),
         }
         counts = process_group.together(own, self.device)
-        return Counts(policy=int(counts["policy"]), ptx=counts["ptx"])
+        return Counts(
+            policy=int(counts["policy"]), ptx=counts["ptx"], preference=int(counts["preference"])
+        )
 
     def _update(self, scored: Sequence[Scored], *, first: bool) -> dict[str, float]:
         """One optimizer update; ``first`` since the tokens were sampled."""
         counts = self._counts(scored)
         self._set_lr()
-        if not counts.policy and not counts.ptx:
+        if counts.nothing:
             self.steps += 1
             return self._idle()
         self.engine.train()
@@ -203,7 +206,7 @@ class DeepSpeedLearner:
 
     def _pack(self, samples: Sequence[Sample], ranks: Ranks = ALONE) -> list[MicroBatch]:
         if not self.ptx_coef:  # not even their place in a row may show in the gradient
-            samples = [sample for sample in samples if any(sample.loss_mask)]
+            samples = [s for s in samples if any(s.loss_mask) or any(s.preference)]
         return micro_batches(
             samples,
             row_tokens=self.config.row_tokens,
@@ -229,6 +232,8 @@ class DeepSpeedLearner:
             if self.ptx_coef:
                 loss = loss + self.ptx_coef * nll / counts.ptx
             metrics["ptx/nll"] = float(nll.detach())
+        if counts.preference:
+            loss = loss + components.preference_loss(scored.micro, logprobs)
         return loss, metrics
 
     def _lr(self) -> float:

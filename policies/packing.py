@@ -40,6 +40,7 @@ class MicroBatch:
     logprobs: torch.Tensor
     advantages: torch.Tensor
     ptx: torch.Tensor
+    preference: torch.Tensor
     temperature: torch.Tensor
     weight: torch.Tensor
     most: int
@@ -86,8 +87,8 @@ def families(samples: Sequence[Sample], row_tokens: int) -> list[Family]:
 
 def _learned(sample: Sample) -> Iterator[int]:
     """Places of the tokens that carry a loss; nothing predicts the first."""
-    signals = zip(sample.loss_mask, sample.ptx, strict=True)
-    return (t for t, (policy, ptx) in enumerate(signals) if t and (policy or ptx))
+    signals = zip(sample.loss_mask, sample.ptx, sample.preference or sample.ptx, strict=True)
+    return (t for t, signal in enumerate(signals) if t and any(signal))
 
 
 def _losses(families: Iterable[Family]) -> int:
@@ -210,6 +211,9 @@ def _to_tensors(rows: Sequence[_Row], width: int, most: int) -> MicroBatch:
         logprobs=column(sample.logprobs[t] for _, _, sample, t in learned),
         advantages=column(sample.advantages[t] for _, _, sample, t in learned),
         ptx=column(sample.ptx[t] for _, _, sample, t in learned),
+        preference=column(
+            sample.preference[t] if sample.preference else 0.0 for _, _, sample, t in learned
+        ),
         temperature=column(sample.temperature for _, _, sample, _ in learned),
         weight=column(sample.weight for _, _, sample, _ in learned),
         most=most,

@@ -192,6 +192,42 @@ class SamplingConfig(Settings):
         return self
 
 
+class CriticConfig(Settings):
+    """The closed loop (K2 report section 3.2.2): the policy's judgement is trained on pairs of
+    episodes, one verified right and one wrong. The report publishes none of these values."""
+
+    freq: int = Field(default=0, ge=0)
+    """Train it every so many steps; 0 is off."""
+    loss: Literal["preference", "rl"] = "preference"
+    """`preference`: Bradley-Terry on the log-probabilities of both verdicts; `rl`: it replies, and
+    the right verdict is worth 1, every other reply 0."""
+    pairs: int = Field(default=8, ge=1)
+    """Pairs to learn from at most; each is shown in both orders."""
+    window: int = Field(default=1, ge=1)
+    """Steps, this one included, whose episodes make pairs."""
+    coef: float = Field(default=0.1, ge=0)
+    """Weight of the preference loss."""
+    beta: float = Field(default=1.0, gt=0)
+    """Steepness of the preference loss."""
+    samples: int = Field(default=4, ge=2)
+    """Replies to each question with `rl`."""
+    heldout: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the tasks whose pairs are never trained on: they measure `critic/accuracy`."""
+    heldout_pairs: int = Field(default=8, ge=1)
+    """Pairs that measure it at most."""
+    max_tokens: int = Field(default=512, ge=1)
+    """Tokens of a reply."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Sampling temperature of replies."""
+    criteria: tuple[str, ...] = ("verified",)
+    """Files of rubrics that it is asked by: names of ours, or paths that end in `.toml`."""
+    max_response_chars: int = Field(default=6000, ge=200)
+    """Characters shown of each response, and of the task; of more, the beginning and the end."""
+    min_accuracy: float = Field(default=0.0, ge=0, le=1)
+    """Below it the rewards of the policy's own opinions are switched off, until it is measured
+    above; 0 is never."""
+
+
 class HackingConfig(Settings):
     """Signs of reward hacking: always measured as `hacking/NAME`, by rules of ours."""
 
@@ -260,6 +296,7 @@ class RLConfig(Settings):
     temperature_decay: TemperatureDecayConfig = TemperatureDecayConfig()
     sampling: SamplingConfig = SamplingConfig()
     hacking: HackingConfig = HackingConfig()
+    critic: CriticConfig = CriticConfig()
     eval: EvalConfig = EvalConfig()
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from palestra.rl.config import RLConfig
+from palestra.rl.critic.loop import Critic
 from palestra.rl.journal import Journal
 from palestra.rl.problem_budgets import ProblemBudgets
 from palestra.rl.ptx import Source
@@ -27,6 +28,7 @@ class Run:
     trainer: Trainer
     journal: Journal
     checkpoints: Path
+    critic: Critic | None = None
     on_episode: Callable[[], None] = lambda: None
 
     @cached_property

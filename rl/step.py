@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from palestra.rl.batch import batch_of
+from palestra.rl.critic.loop import study
 from palestra.rl.hacking import ensure_honest, hacking_metrics
 from palestra.rl.kl_reward import kl_metrics, kl_penalties, less_kl
 from palestra.rl.lost import ensure_enough
@@ -53,6 +54,11 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
     if run.config.toggle.enable:
         metrics |= toggle_metrics(step, groups, run.budgets)
     with meter.busy("learn"):
+        lessons = await study(
+            step, trajectories, run.critic, run.journal, run.trainer, rule(run.config)
+        )
+    metrics |= lessons.metrics
+    with meter.busy("learn"):
         penalties = await kl_penalties(groups, run.config.kl, run.trainer)
     groups = less_kl(groups, penalties)
     metrics |= shaping_metrics(groups) | kl_metrics(penalties, run.config.kl)
@@ -71,6 +77,7 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
         rule(run.config),
         mini_batches=run.config.mini_batches,
         penalties=penalties,
+        lessons=lessons,
     )
     with meter.busy("learn"):
         metrics |= await run.trainer.learn(batch)

@@ -587,8 +587,10 @@ class Sample:
     Entry t describes ``token_ids[t]``: ``loss_mask[t]`` is True where the policy sampled it,
     ``logprobs[t]`` is what the engine sampled it with (0.0 where masked), ``advantages[t]`` weighs
     the policy gradient, ``ptx[t]`` weighs the supervised loss. ``weight`` weighs the policy loss of
-    all its tokens against that of other samples (``rl.aggregation``). ``routing`` is the engine's
-    for the first tokens, where it is on record.
+    all its tokens against that of other samples (``rl.aggregation``). ``preference``, where there
+    is one, has an entry per token, too: by how much the batch's loss falls when the log-probability
+    of that token rises by one (``rl.critic.preference``). ``routing`` is the engine's for the first
+    tokens, where it is on record.
 
     Example: prompt P, reply A, tool output E, reply B give ``token_ids = P+A+E+B`` and
     ``loss_mask = 0*P + 1*A + 0*E + 1*B``.
@@ -602,6 +604,7 @@ class Sample:
     temperature: float = 1.0
     weight: float = 1.0
     routing: Routing | None = None
+    preference: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = {
@@ -610,6 +613,7 @@ class Sample:
             len(self.logprobs),
             len(self.advantages),
             len(self.ptx),
+            len(self.preference or self.ptx),
         }
         if len(sizes) != 1:
             raise ValueError(f"Sample lists differ in length: {sorted(sizes)}")
@@ -855,6 +859,10 @@ class Learner(Protocol):
 
 class Trainer(Protocol):
     """A learner and an engine that share a device, as the training loop sees them."""
+
+    async def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """As the learner's, at temperature 1; between playing and ``learn``."""
+        ...
 
     async def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
         """As the learner's; between playing and ``learn``."""

@@ -256,6 +256,21 @@ def test_the_reference_scores_while_the_engine_sleeps_through() -> None:
     assert sides.calls == [*scored, *LEARNED[1:], *PUBLISHED, *scored]
 
 
+def test_scoring_leaves_the_learner_as_it_was_while_the_engine_sleeps_through() -> None:
+    sides = Sides(gpu=True)
+    colocated = trainer(sides)
+
+    async def step() -> None:
+        assert await colocated.logprobs([[9, 9]]) == [[SAMPLED, SAMPLED]]
+        await colocated.learn(Batch(step=3, samples=()))
+        await colocated.publish(3)
+
+    asyncio.run(step())
+    scored = ["sleep", "reload", "logprobs", ("offload", "states"), ("offload", "weights")]
+    assert sides.calls == [*scored, *LEARNED[1:], *PUBLISHED]
+    assert colocated.version == 3
+
+
 def test_a_skipped_step_is_said() -> None:
     sides, said = Sides(gpu=True), []
     sides.learner.metrics = {"mismatch/skipped": 1.0, "mismatch/kl": 0.25}
