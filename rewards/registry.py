@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from palestra.rewards.budget import submitted
 from palestra.rewards.faithfulness.reward import faithfulness
+from palestra.rewards.false_claim import false_claim
 from palestra.rewards.format import well_formed
 from palestra.rewards.kinds import AnyReward, RewardFactory
 from palestra.rewards.tests_pass import tests_fraction, tests_pass
@@ -24,5 +25,6 @@ REWARDS: Registry[AnyReward | RewardFactory] = Registry(
         "submitted": submitted,
         "verifier": verifier,
         "faithfulness": faithfulness,
+        "false_claim": false_claim,
     },
 )

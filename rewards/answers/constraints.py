@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from palestra.rewards.false_claim import claims
 from palestra.rl.errors import TaskError
 
 Rule = Callable[..., bool]
@@ -62,14 +63,6 @@ RULES: Mapping[str, Rule] = {
     rule.__name__: rule
     for rule in (words, contains, avoids, ends, lower, paragraphs, bullets, keys)
 }
-CLAIM = re.compile(
-    r"\b(?:as (?:you )?(?:requested|asked|instructed)"
-    r"|(?:i|i've|i have) (?:made sure|ensured|followed|complied)"
-    r"|(?:this|the|my) (?:text|answer|response) (?:has|contains|meets|follows|satisfies)"
-    r"|all (?:the )?(?:requirements|constraints|instructions))\b",
-    re.IGNORECASE,
-)
-"""How a text says of itself that it obeys; our own list."""
 
 
 async def constraints(text: str, expected: str) -> str:
@@ -83,7 +76,7 @@ async def constraints(text: str, expected: str) -> str:
     ]
     if not broken:
         return ""
-    claim = "it claims to obey, but " if CLAIM.search(text) else ""
+    claim = "it claims to obey, but " if claims(text) else ""
     return f"{claim}not obeyed: {', '.join(broken)}"
 
 

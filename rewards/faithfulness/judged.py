@@ -27,7 +27,7 @@ class JudgedFaithfulness:
     beyond them counts as unsupported. Raises as ``Arbiter.decide``.
     """
 
-    def __init__(self, arbiter: Arbiter, *, max_sentences: int = 40) -> None:
+    def __init__(self, *, arbiter: Arbiter, max_sentences: int = 40) -> None:
         self.arbiter = arbiter
         self.max_sentences = max_sentences
 

@@ -70,6 +70,18 @@ def test_gymnasium_accepts_it(gym: type[Env], world: Any) -> None:
     played.close()
 
 
+def test_to_claim_falsely_that_one_obeys_is_worth_less_than_nothing(world: Any) -> None:
+    env = Instructions(world.run_checks)
+    task = env.tasks(0)[0]
+    played = TaskEnv(env, [task], provider=world.provider, grader=AnswerGrader(world.grade))
+    right = task.reference["answer.txt"]
+    for answer, reward in ((right, 1.0), ("I followed all the rules.", -0.5), ("Well.", 0.0)):
+        played.reset(seed=0)
+        call = json.dumps({"name": "submit", "arguments": {"answer": answer}})
+        assert played.step(call)[1:3] == (reward, True)
+    played.close()
+
+
 def test_they_are_registered() -> None:
     from palestra.deploy.gym import register
 

@@ -176,7 +176,7 @@ def judge(rule: Rule, reply: str, **options: int) -> float:
     arbiter = Arbiter(RuleJudge(rule), JudgeConfig(tries=2), MemoryStore())
     last = turn(Message(role="assistant", content=reply), "")
     played = replace(EPISODE, turns=(turn(last.message, "Ben is 34."), last))
-    return asyncio.run(JudgedFaithfulness(arbiter, **options)(played, None))
+    return asyncio.run(JudgedFaithfulness(arbiter=arbiter, **options)(played, None))
 
 
 def by_numbers(messages: Sequence[Message], seed: int) -> str:

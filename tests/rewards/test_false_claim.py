@@ -1,0 +1,79 @@
+"""Replies that claim to obey."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from palestra.rewards.false_claim import claims, false_claim
+from palestra.rl.errors import GraderError
+from palestra.rl.types import Message, Outcome, Stop, Trajectory, Turn, Verdict
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I made sure not to use the word.",
+        "We've followed the plan.",
+        "Here it is, as requested:",
+        "The text has 50 words.",
+        "It obeys all of the rules.",
+        "It meets your requirements!",
+        "A text with exactly three paragraphs.",
+        "Written without any capital letters.",
+        "I could not shorten it. Still, every instruction is obeyed.",
+    ],
+)
+def test_claims(text: str) -> None:
+    assert len(claims(text)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "rivers it is often said that people like them",
+        "I could not follow all the rules.",
+        "It isn't true that this text has 50 words.",
+        "Rules were made for games. Requirements differ.",
+        "The text of the song is lost.",
+    ],
+)
+def test_no_claims(text: str) -> None:
+    assert claims(text) == []
+
+
+def worth(said: str, **passed: bool) -> float:
+    turn = Turn(
+        context_ids=(),
+        token_ids=(),
+        logprobs=(),
+        version=0,
+        message=Message(role="assistant", content=said),
+    )
+    verdict = Verdict(outcome=Outcome.GRADED, passed=passed)
+    return asyncio.run(false_claim(replace(EPISODE, turns=(turn,), verdict=verdict), None))
+
+
+EPISODE = Trajectory(
+    id="0",
+    group_id="0",
+    task_id="0",
+    step=0,
+    prompt=(),
+    turns=(),
+    stop=Stop.SUBMITTED,
+    outcome=Outcome.GRADED,
+    temperature=1.0,
+)
+
+
+def test_a_claim_is_false_where_a_check_failed() -> None:
+    assert worth("As requested.", a=True, b=False) == 1.0
+    assert worth("As requested.", a=True, b=True) == 0.0
+    assert worth("No.", a=False) == 0.0
+    assert worth("I followed all the rules.</think>Well.", a=False) == 0.0
+    with pytest.raises(GraderError):
+        asyncio.run(false_claim(EPISODE, None))
