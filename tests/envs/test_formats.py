@@ -312,7 +312,17 @@ def test_an_exercise_reads_nothing_outside_of_its_folder(tmp_path: Path) -> None
     folder = tmp_path / "leap"
     (folder / ".meta").mkdir(parents=True)
     (folder / "link.py").symlink_to(tmp_path / "secret.py")
-    for name in ("../secret.py", str(tmp_path / "secret.py"), "link.py", ".", ""):
+    odd = (
+        "../secret.py",
+        str(tmp_path / "secret.py"),
+        "link.py",
+        ".",
+        "",
+        "\0",
+        "\ud800",
+        "x" * 999,
+    )
+    for name in odd:
         files = {"solution": [name], "test": [], "example": [name]}
         (folder / ".meta" / "config.json").write_text(json.dumps({"files": files}))
         with pytest.raises(BadRow):

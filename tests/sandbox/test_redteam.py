@@ -1,5 +1,6 @@
 """Attacks on the grade: each must score exactly what doing nothing scores.
 
+Each format meets them in warm grading and, by turns, in fresh boxes of a backend of the machine.
 Containers take long: on Docker all attacks meet checks of every kind and one format, in Pods a
 choice of them is tried. With ``PALESTRA_TESTS=full`` everything runs everywhere.
 """
@@ -19,6 +20,7 @@ import pytest
 
 from palestra.envs.check import CheckReport, check_tasks
 from palestra.envs.complete import Complete
+from palestra.envs.formats import FOLDERS, ROWS
 from palestra.envs.red_team import RedTeam
 from palestra.envs.registry import make
 from palestra.envs.sources import load
@@ -312,16 +314,53 @@ SHELL = {
     "test": "[[ $(inc 1) = 2 ]] || exit 1\n[[ $(inc 41) = 42 ]] || exit 1\n",
 }
 
+LIVE = {
+    "question_id": "abc",
+    "question_content": "Double it.",
+    "starter_code": "class Solution:\n    def twice(self, x: int) -> int:\n",
+    "public_test_cases": [{"input": "2000003", "output": "4000006", "testtype": "functional"}],
+    "private_test_cases": [{"input": "-7", "output": "-14", "testtype": "functional"}],
+    "metadata": {"func_name": "twice"},
+}
+APPS = {
+    "problem_id": 3,
+    "question": "Double it.",
+    "starter_code": LIVE["starter_code"],
+    "input_output": {"fn_name": "twice", "inputs": [[2000003], [-7]], "outputs": [4000006, -14]},
+    "solutions": ["class Solution:\n    def twice(self, x):\n        return 2 * x\n"],
+}
+BIG = {
+    "task_id": "BigCodeBench/7",
+    "complete_prompt": "import json\ndef task_func(x):\n",
+    "canonical_solution": "    return json.dumps(x)",
+    "entry_point": "task_func",
+    "test": "import unittest\nclass TestCases(unittest.TestCase):\n    def test_list(self):\n"
+    "        self.assertEqual(task_func([1257]), '[1257]')\n",
+}
+
 FORMATS: Mapping[str, Callable[[Path], str]] = {
     "repair": lambda folder: "repair:",
     "mbpp": lambda folder: f"mbpp:{rows(folder, MBPP)}",
     "humaneval": lambda folder: f"humaneval:{rows(folder, HUMANEVAL)}",
     "mxeval": lambda folder: f"mbpp:{data('mbpp', 'mxeval_mbpp_release_v1.jsonl')}",
     "jsonl": lambda folder: f"jsonl:{rows(folder, task_to_json(task_of(*CALLS, *UNITS)))}",
-    "exercism": lambda folder: f"repair:{exercise(folder)}",
+    "exercism": lambda folder: f"exercism:{exercise(folder)}",
+    "quixbugs": lambda folder: f"quixbugs:{data('quixbugs')}",
     "codecontests": lambda folder: f"codecontests:{rows(folder, CONTEST)}",
+    "apps": lambda folder: f"apps:{rows(folder, json_fields(APPS))}",
+    "livecodebench": lambda folder: f"livecodebench:{rows(folder, json_fields(LIVE))}",
+    "bigcodebench": lambda folder: f"bigcodebench:{rows(folder, BIG)}",
+    "repair-repo": lambda folder: f"repair-repo:{exercise(folder)}",
     "bash": lambda folder: f"humaneval:{rows(folder, SHELL)}",
 }
+
+
+def json_fields(row: Mapping[str, object]) -> dict[str, object]:
+    """The row with its lists and objects as JSON in a text, as these sets have them."""
+    return {
+        name: json.dumps(value) if isinstance(value, list | dict) else value
+        for name, value in row.items()
+    }
 
 
 def exercise(folder: Path) -> Path:
@@ -332,12 +371,21 @@ def exercise(folder: Path) -> Path:
     return folder / "practice"
 
 
-MATRIX = [
-    (kind, name)
-    for kind in kinds()
-    for name in FORMATS
-    if FULL or kind != "docker" or name == "jsonl"
-]
+def formats(kind: str) -> Iterator[str]:
+    """The formats that are attacked there."""
+    for place, name in enumerate(FORMATS):
+        turn = kind in auto.LOCAL and place % len(auto.LOCAL) == auto.LOCAL.index(kind)
+        if FULL or kind == "warm" or turn or (kind == "docker" and name == "jsonl"):
+            yield name
+
+
+MATRIX = [(kind, name) for kind in kinds() for name in formats(kind)]
+
+
+def test_every_format_is_attacked() -> None:
+    read_only = {"math"}  # nothing of an answer is run
+    assert {*ROWS, *FOLDERS} - set(FORMATS) == read_only
+    assert {name for kind, name in MATRIX if kind in auto.LOCAL} == set(FORMATS)
 
 
 @pytest.mark.parametrize(("arena", "name"), MATRIX, indirect=["arena"])
@@ -352,7 +400,11 @@ def test_an_attack_gains_nothing_on_any_format(arena: Arena, tmp_path: Path, nam
     report = asyncio.run(check())
     assert report.sound, [task.problem for task in report.tasks]
     found = report.to_json()
-    assert (found["tasks"], found["reference_pass"], found["noop_pass"]) == (1, 1, 0)
+    assert (found["tasks"], found["noop_pass"]) == (1, 0)
+    proven = {"reference_pass": 1, "no_reference": 0}
+    if name == "livecodebench":  # its rows come without solutions
+        proven = {"reference_pass": 0, "no_reference": 1}
+    assert found.items() >= proven.items()
     tried = 20 if name == "bash" else 50  # most are written in Python
     assert set(found["red_team"].values()) == {0} and len(found["red_team"]) >= tried
 
