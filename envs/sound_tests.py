@@ -43,29 +43,40 @@ async def sound_tests(
             for package, tests in zip(packages, found, strict=True)
         ]
     )
-    chosen = [_chosen(tests, results) for tests, [results] in zip(found, first, strict=True)]
+    said = [{result.id: result for result in results} for [results] in first]
+    chosen = [_chosen(tests, results) for tests, results in zip(found, said, strict=True)]
     jobs = [_job(p, p.files, list(tests)) for p, tests in zip(packages, chosen, strict=True)]
     again = await validator.run([[job, job] for job in jobs])
     sound: list[Sound] = []
     skipped: list[Skipped] = []
-    for package, tests, known, runs in zip(packages, found, chosen, again, strict=True):
-        wavering = {result.id for results in runs for result in results if not result.passed}
+    for package, tests, results, known, runs in zip(
+        packages, found, said, chosen, again, strict=True
+    ):
+        wavering = {result.id for run in runs for result in run if not result.passed}
         kept = {check: test for check, test in known.items() if check.id not in wavering}
-        skipped += [
-            Skipped(id=f"{package.name} {check.id}", reason="flaky: it does not always pass")
-            for check in known
-            if check.id in wavering
-        ]
-        skipped += [
-            Skipped(id=f"{package.name} {test.forms[-2].id}", reason="fails without any bug")
-            for test in tests
-            if test not in known.values()
-        ]
         if kept:
             sound.append(Sound(package=package, tests=kept))
-        else:
-            skipped.append(Skipped(id=package.name, reason="no tests that pass"))
+        failing = set(tests) - set(known.values())
+        reasons = {t.forms[-2].id: _reason(t, results) for t in tests if t in failing}
+        reasons |= dict.fromkeys(sorted(wavering), "flaky: it does not always pass")
+        skipped += _named(package, reasons) if kept else [_no_tests(package, reasons)]
     return sound, skipped
+
+
+def _named(package: Package, reasons: Mapping[str, str]) -> list[Skipped]:
+    return [Skipped(id=f"{package.name} {test}", reason=why) for test, why in reasons.items()]
+
+
+def _no_tests(package: Package, reasons: Mapping[str, str]) -> Skipped:
+    first = next((f": {test} {why}" for test, why in reasons.items()), "")
+    return Skipped(id=package.name, reason=f"none of its {len(reasons)} tests can be used{first}")
+
+
+def _reason(test: SuiteTest, results: Mapping[str, CheckResult]) -> str:
+    """What the test said in a form that it has."""
+    said = [results[form.id].got for form in test.forms]
+    there = (got for got in said if not got.startswith("LookupError: no test"))
+    return f"fails without any bug: {next(there, said[0])}"
 
 
 async def loading(
@@ -86,10 +97,11 @@ async def loading(
     ]
 
 
-def _chosen(tests: Sequence[SuiteTest], results: Sequence[CheckResult]) -> dict[Check, SuiteTest]:
+def _chosen(
+    tests: Sequence[SuiteTest], results: Mapping[str, CheckResult]
+) -> dict[Check, SuiteTest]:
     """The first form of each test that passed."""
-    passed = {result.id for result in results if result.passed}
-    forms = ((next((f for f in test.forms if f.id in passed), None), test) for test in tests)
+    forms = ((next((f for f in t.forms if results[f.id].passed), None), t) for t in tests)
     return {form: test for form, test in forms if form is not None}
 
 

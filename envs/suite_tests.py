@@ -14,7 +14,7 @@ from palestra.rl.types import Check, SuiteCheck, UnitCheck
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SuiteTest:
     """A test function or method. ``forms`` are the checks that it could be, the strongest first:
     which of them it is shows when they are run. ``[`` at the end stands for all its parameters.
