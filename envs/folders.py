@@ -38,7 +38,10 @@ def folder_programs(folder: Path) -> Iterator[Program | Skipped]:
 
 
 def exercise_files(folder: Path) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """Stubs, reference and test files of one exercise, each by path; raises ``BadRow``."""
+    """Stubs, reference and test files of one exercise, each by path; raises ``BadRow``.
+
+    Modules beside them that the settings do not name are helpers of the tests.
+    """
     try:
         listed = json.loads((folder / ".meta" / "config.json").read_text(encoding="utf-8"))["files"]
         solution, test, example = (
@@ -52,7 +55,9 @@ def exercise_files(folder: Path) -> tuple[dict[str, str], dict[str, str], dict[s
         raise BadRow(".meta/config.json: files.example does not match files.solution")
     stubs = {name: _within(folder, name) for name in solution}
     reference = {s: _within(folder, e) for s, e in zip(solution, examples, strict=True)}
-    return stubs, reference, {name: _within(folder, name) for name in [*test, *editor]}
+    named = {*solution, *test, *editor}
+    helpers = sorted(path.name for path in folder.glob("*.py") if path.name not in named)
+    return stubs, reference, {name: _within(folder, name) for name in [*test, *editor, *helpers]}
 
 
 def _within(folder: Path, name: str) -> str:

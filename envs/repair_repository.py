@@ -153,22 +153,45 @@ async def _valid(
     validator: Validator,
     dropped: Counter[tuple[str, str]],
 ) -> list[_Candidate]:
-    """Those that tests find, up to the limit; the others are counted by package and reason."""
+    """Those that the same tests find twice, up to the limit; the others are counted by package and
+    reason."""
     valid: list[_Candidate] = []
     for start in range(0, len(candidates), _AT_ONCE):
         if options.limit is not None and len(valid) >= options.limit:
             break
         part = candidates[start : start + _AT_ONCE]
-        groups = [[c.sound.job(broken(c.sound.package.files, c.bug.edits), c.checks)] for c in part]
-        for candidate, [results] in zip(part, await validator.run(groups), strict=True):
+        found: list[_Candidate] = []
+        for candidate, results in zip(part, await _run(part, validator), strict=True):
             failed = tuple(result for result in results if not result.passed)
             if not failed:
                 dropped[candidate.sound.package.name, "fail no test"] += 1
             elif not options.timeouts and any(hung(result.got) for result in failed):
                 dropped[candidate.sound.package.name, "do not end"] += 1
             else:
-                valid.append(replace(candidate, failed=failed))
+                found.append(replace(candidate, failed=failed))
+        again = await _run([_failing_alone(candidate) for candidate in found], validator)
+        for candidate, results in zip(found, again, strict=True):
+            if any(result.passed for result in results):
+                dropped[candidate.sound.package.name, "make tests waver"] += 1
+            else:
+                valid.append(candidate)
     return valid
+
+
+def _failing_alone(candidate: _Candidate) -> _Candidate:
+    failed = {result.id for result in candidate.failed}
+    checks = tuple(check for check in candidate.checks if check.id in failed)
+    return replace(candidate, checks=checks)
+
+
+async def _run(
+    candidates: Sequence[_Candidate], validator: Validator
+) -> list[Sequence[CheckResult]]:
+    groups = [
+        [each.sound.job(broken(each.sound.package.files, each.bug.edits), each.checks)]
+        for each in candidates
+    ]
+    return [results for [results] in await validator.run(groups)]
 
 
 def _combined(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from palestra.envs.feedback import hung
 from palestra.envs.packages import Package
 from palestra.envs.suite_tests import SuiteTest, suite_tests
 from palestra.envs.taskset import Skipped
@@ -37,13 +38,10 @@ async def sound_tests(
     The first run tells which form of a test passes, two more whether it always does.
     """
     found = [suite_tests(package.test_files) for package in packages]
-    first = await validator.run(
-        [
-            [_job(package, package.files, [form for test in tests for form in test.forms])]
-            for package, tests in zip(packages, found, strict=True)
-        ]
-    )
-    said = [{result.id: result for result in results} for [results] in first]
+    said = await _run_all(packages, found, validator)
+    late = [_not_run(tests, results) for tests, results in zip(found, said, strict=True)]
+    for results, more in zip(said, await _run_all(packages, late, validator), strict=True):
+        results.update(more)
     chosen = [_chosen(tests, results) for tests, results in zip(found, said, strict=True)]
     jobs = [_job(p, p.files, list(tests)) for p, tests in zip(packages, chosen, strict=True)]
     again = await validator.run([[job, job] for job in jobs])
@@ -61,6 +59,26 @@ async def sound_tests(
         reasons |= dict.fromkeys(sorted(wavering), "flaky: it does not always pass")
         skipped += _named(package, reasons) if kept else [_no_tests(package, reasons)]
     return sound, skipped
+
+
+async def _run_all(
+    packages: Sequence[Package], tests: Sequence[Sequence[SuiteTest]], validator: Validator
+) -> list[dict[str, CheckResult]]:
+    """What every form of the tests of each package said, by id."""
+    forms = [[form for test in each for form in test.forms] for each in tests]
+    jobs = [_job(p, p.files, checks) for p, checks in zip(packages, forms, strict=True)]
+    runs = await validator.run([[job] for job in jobs])
+    return [{result.id: result for result in results} for [results] in runs]
+
+
+def _not_run(tests: Sequence[SuiteTest], results: Mapping[str, CheckResult]) -> list[SuiteTest]:
+    """Tests that did not pass and were stopped, or not run because another one was, last first."""
+    said = [(test, [results[form.id] for form in test.forms]) for test in reversed(tests)]
+    return [
+        test
+        for test, forms in said
+        if not any(form.passed for form in forms) and any(hung(form.got) for form in forms)
+    ]
 
 
 def _named(package: Package, reasons: Mapping[str, str]) -> list[Skipped]:

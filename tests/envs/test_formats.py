@@ -307,6 +307,24 @@ def test_new_kinds_of_checks_survive_storage() -> None:
         assert task_from_json(json.loads(json.dumps(task_to_json(task)))) == task
 
 
+def test_what_tests_of_an_exercise_import_is_theirs(graded: Any, tmp_path: Path) -> None:
+    texts = {
+        ".meta/config.json": json.dumps(
+            {"files": {"solution": ["one.py"], "test": ["one_test.py"], "example": [".meta/e.py"]}}
+        ),
+        ".meta/e.py": "def one():\n    return 1\n",
+        ".docs/instructions.md": "Return one.\n",
+        "one.py": "def one():\n    pass\n",
+        "one_test.py": "import unittest\nfrom one import one\nfrom helper import ONE\n"
+        "class T(unittest.TestCase):\n    def test_one(self): self.assertEqual(one(), ONE)\n",
+        "helper.py": "ONE = 1\n",
+    }
+    for path, text in texts.items():
+        (tmp_path / "one" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "one" / path).write_text(text)
+    assert graded(f"exercism:{tmp_path}") == [("exercism/one", True, False)]
+
+
 def test_an_exercise_reads_nothing_outside_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "secret.py").write_text("x = 1\n")
     folder = tmp_path / "leap"

@@ -27,6 +27,10 @@ from palestra.sandbox import auto
 from palestra.sandbox.checks import make_grader, run_checks
 
 CORE = """\
+import tempfile
+from pathlib import Path
+
+
 def add(a, b):
     return a + b
 
@@ -36,19 +40,22 @@ def mean(numbers):
 
 
 def steps(n):
-    count = 0
     while n > 0:
         n -= 1
-        count += 1
-    return count
+    return n
 
 
 def spare(x):
     return x * 2
+
+
+def kept():
+    Path(tempfile.gettempdir(), "kept").touch(exist_ok=True)
+    return 1
 """
 SOURCE_LAYOUT = {
     "setup.py": "VERSION = 1\n",
-    "src/calc/__init__.py": "from calc.core import add, mean, steps\n",
+    "src/calc/__init__.py": "from calc.core import add, kept, mean, steps\n",
     "src/calc/core.py": CORE,
     "tests/__init__.py": "",
     "tests/conftest.py": "import pytest\n@pytest.fixture\ndef numbers(): return [1, 2, 6]\n",
@@ -57,7 +64,7 @@ SOURCE_LAYOUT = {
 import tempfile
 from pathlib import Path
 import pytest
-from calc import add, mean
+from calc import add, kept, mean
 from tests.helper import three
 
 @pytest.mark.parametrize(("a", "b", "c"), [(1, 2, 3), (0, 4, 4)])
@@ -66,6 +73,8 @@ def test_add(a, b, c):
 
 def test_mean(numbers):
     assert mean(numbers) == three()
+
+def test_kept(): assert kept() == 1
 
 def test_once(): Path(tempfile.gettempdir(), "once").touch(exist_ok=False)
 
@@ -76,7 +85,7 @@ import unittest
 from calc import steps
 
 class StepsTest(unittest.TestCase):
-    def test_some(self): self.assertEqual(steps(3), 3)
+    def test_some(self): self.assertEqual(steps(3), 0)
     def test_none(self): self.assertEqual(steps(0), 0)
 """,
 }
@@ -113,7 +122,7 @@ def made(folder: Path, boxes: SandboxProvider, run: Any = run_checks, **more: An
 @pytest.fixture(scope="module")
 def calc(tmp_path_factory: pytest.TempPathFactory, boxes: SandboxProvider) -> TaskSet:
     folder = laid_out(tmp_path_factory.mktemp("sources") / "calc", SOURCE_LAYOUT)
-    return made(folder, boxes, options=RepairOptions(max_mutants=6))
+    return made(folder, boxes, options=RepairOptions(max_mutants=8))
 
 
 def failing(task: Task) -> list[str]:
@@ -123,7 +132,7 @@ def failing(task: Task) -> list[str]:
 def test_bugs_are_those_that_tests_find(calc: TaskSet) -> None:
     assert calc.env == SWE.name and calc.validated and {"train"} < set(calc.splits)
     broken = {task.labels["function"].rpartition("::")[2] for task in calc.tasks}
-    assert broken == {"add", "mean", "steps"}
+    assert broken == {"add", "mean", "steps", "kept"}
     left_out = {item.id: item.reason for item in calc.skipped}
     assert left_out["calc tests/test_core.py::test_once"].startswith("flaky")
     assert left_out["calc tests/test_core.py::test_wrong"].startswith(
@@ -133,6 +142,7 @@ def test_bugs_are_those_that_tests_find(calc: TaskSet) -> None:
     assert {reason.partition(" ")[2] for reason in reasons} == {
         "bugs fail no test",
         "bugs do not end",
+        "bugs make tests waver",
     }
 
 
@@ -140,6 +150,7 @@ def test_a_test_is_graded_in_its_strongest_form(calc: TaskSet) -> None:
     assert calc.tasks[0].hidden == (
         SuiteCheck(id="tests/test_core.py::test_add["),
         SuiteCheck(id="tests/test_core.py::test_mean"),
+        SuiteCheck(id="tests/test_core.py::test_kept"),
         UnitCheck(id="tests.test_steps.StepsTest.test_some"),
         UnitCheck(id="tests.test_steps.StepsTest.test_none"),
     )
@@ -148,7 +159,7 @@ def test_a_test_is_graded_in_its_strongest_form(calc: TaskSet) -> None:
 def test_the_tests_that_fail_are_hidden_and_named(calc: TaskSet, boxes: SandboxProvider) -> None:
     task = next(task for task in calc.tasks if task.labels["function"].endswith("::add"))
     assert failing(task) == ["tests/test_core.py::test_add[", "tests/test_core.py::test_mean"]
-    assert "2 of its 4 tests fail; they are not shown" in task.prompt
+    assert "2 of its 5 tests fail; they are not shown" in task.prompt
     assert "tests/test_core.py::test_mean: AssertionError" in task.prompt
     assert task.tree is not None and ".git/HEAD" in task.tree.files
     shown = task.tree.files["tests/test_core.py"].data.decode()
@@ -162,7 +173,7 @@ def test_the_tests_that_fail_are_hidden_and_named(calc: TaskSet, boxes: SandboxP
 
 def test_difficulty_is_graded(calc: TaskSet) -> None:
     for task in calc.tasks:
-        assert task.labels["difficulty"] == str(difficulty(len(failing(task)), 4, 1))
+        assert task.labels["difficulty"] == str(difficulty(len(failing(task)), 5, 1))
     grades = [difficulty(f, 20, bugs) for f, bugs in ((10, 1), (9, 1), (1, 1), (1, 2), (1, 9))]
     assert grades == [1, 2, 3, 4, 4]
 
