@@ -19,7 +19,6 @@ from palestra import __version__
 from palestra.rl.errors import PalestraError, UserError
 
 LATER = {
-    "replay": "recorded tokens through grading or loss again",
     "plan": "batch arithmetic, placement and memory of a recipe",
     "dashboard": "runs in a browser",
     "gateway": "an OpenAI-compatible endpoint that records tokens",
@@ -121,10 +120,11 @@ def _add_tasks(commands: Commands[Parser]) -> None:
     check = _command(actions, "check", what, "tasks:check")
     show = _command(actions, "show", "the tasks of a source, or one of them", "tasks:show")
     export = _command(actions, "export", "write tasks in another format", "tasks:export")
-    score = _command(commands, "score", "grade given solutions without a model", "tasks:score")
+    what = "grade given solutions, or a run's episodes by other rewards, without a model"
+    score = _command(commands, "score", what, "tasks:score")
     for parser in (check, show, export, score):
         parser.add_argument("source", metavar="SOURCE", help=SOURCE)
-        _set(parser, "a value of [sandbox], e.g. --set sandbox.backend=docker (repeatable)")
+        _set(parser, "a value of [sandbox]; for the episodes of a run, of [rewards] (repeatable)")
         _unsafe(parser)
     for parser in (check, show, score):
         _json(parser)
@@ -139,8 +139,9 @@ def _add_tasks(commands: Commands[Parser]) -> None:
     export.add_argument("--format", choices=["harbor"], required=True, help=what)
     export.add_argument("--out", metavar="DIR", required=True, help="a new folder to write to")
     show.add_argument("id", nargs="?", metavar="ID", help="a task's id, or how it begins")
-    what = "rows of {task_id, completion} or {task_id, files}"
-    score.add_argument("--solutions", required=True, metavar="FILE.jsonl", help=what)
+    what = "rows of {task_id, completion} or {task_id, files}; without, SOURCE is a run folder"
+    score.add_argument("--solutions", metavar="FILE.jsonl", help=what)
+    score.add_argument("--step", type=int, metavar="N", help="of a run: this step alone")
 
 
 def _add_new(commands: Commands[Parser]) -> None:
@@ -165,6 +166,15 @@ def _add_looking(commands: Commands[Parser]) -> None:
     show.add_argument("--html", metavar="FILE", help="write an HTML file instead")
     show.add_argument("--tokens", action="store_true", help="tokens with log-probabilities")
     _json(show)
+    what = "a recorded group again, by the rewards of its run or by others"
+    replay = _command(commands, "replay", what, "rescore:replay")
+    replay.add_argument("run", metavar="RUN", help="a run folder, such as runs/tiny")
+    replay.add_argument("group", metavar="GROUP", help="how the group's id begins")
+    what = "compute the rewards again, and show them beside the recorded ones"
+    replay.add_argument("--grade", action="store_true", required=True, help=what)
+    _set(replay, "a value of [rewards] (repeatable)")
+    _unsafe(replay)
+    _json(replay)
     config = _command(commands, "config", "print a resolved recipe with sources", "config:run")
     _overridable(config)
     config.add_argument("--toml", action="store_true", help="print as a recipe")
@@ -172,9 +182,13 @@ def _add_looking(commands: Commands[Parser]) -> None:
     for name, what, function in (
         ("doctor", "what works on this machine", "doctor:run"),
         ("envs", "environments, plugins included", "registries:envs"),
-        ("rewards", "reward functions, plugins included", "registries:rewards"),
     ):
         _json(_command(commands, name, what, function))
+    what = "rewards, plugins included"
+    rewards = _command(commands, "rewards", what, "registries:rewards")
+    what = "a recipe, whose own functions are listed, too"
+    rewards.add_argument("recipe", nargs="?", metavar="RECIPE", help=what)
+    _json(rewards)
 
 
 def _add_sandbox(commands: Commands[Parser]) -> None:
@@ -284,6 +298,7 @@ COMMANDS = (
     "score",
     "new",
     "show",
+    "replay",
     "config",
     "doctor",
     "sandbox",

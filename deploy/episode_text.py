@@ -55,11 +55,14 @@ def checks(trajectory: Trajectory) -> str:
 
 
 def vouched(trajectory: Trajectory) -> list[str]:
-    """Who vouches for the verdict and each part of the reward, one line each."""
+    """Who vouches for the verdict and each part of the reward, and which rewards abstained, one
+    line each."""
     verdict, reward = trajectory.verdict, trajectory.reward
     named = [("verdict", verdict.provenance)] if verdict and verdict.provenance else []
     named += reward.provenance.items() if reward else []
-    return [f"{one_line(name)}: {_vouched(by)}" for name, by in named]
+    lines = [f"{one_line(name)}: {_vouched(by)}" for name, by in named]
+    silent = trajectory.abstained.items()
+    return lines + [f"{one_line(name)} abstained: {one_line(why)}" for name, why in silent]
 
 
 def _vouched(by: Provenance) -> str:

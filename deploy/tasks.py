@@ -49,11 +49,9 @@ async def workshop(
         yield await _furnished(config.tasks, config.sandbox, boxes, cache, console)
 
 
-async def _furnished(
-    settings: TasksConfig, sandbox: SandboxConfig, boxes: Boxes, cache: Path, console: Console
-) -> Workshop:
-    console.phase(f"loading tasks from {settings.source}")
-    tasks = await load(
+async def load_configured(settings: TasksConfig, boxes: Boxes, cache: Path) -> TaskSet:
+    """The tasks of a run's source, before any is left out; ``cache`` keeps what was validated."""
+    return await load(
         settings.source,
         run_checks=boxes.run_checks,
         provider=boxes.provider,
@@ -65,6 +63,13 @@ async def _furnished(
             show_failing_tests=settings.show_failing_tests,
         ),
     )
+
+
+async def _furnished(
+    settings: TasksConfig, sandbox: SandboxConfig, boxes: Boxes, cache: Path, console: Console
+) -> Workshop:
+    console.phase(f"loading tasks from {settings.source}")
+    tasks = await load_configured(settings, boxes, cache)
     if settings.gate and not tasks.validated:
         tasks = await _fit(tasks, sandbox, boxes, cache, console)
     counts = ", ".join(f"{count} {name or 'tasks'}" for name, count in tasks.splits.items())

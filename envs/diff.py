@@ -33,10 +33,17 @@ def unified(pristine: Mapping[str, File], patch: Patch) -> str:
 
 
 def diff_of(task: Task, work: Work) -> str:
-    """The diff of what was changed in a task's tree; empty where there is none."""
-    if task.tree is None or not isinstance(work, Patch):
-        return ""
-    return unified(task.tree.files, work)
+    """The diff of what the agent changed in a task's tree, or in its artifacts."""
+    if isinstance(work, Patch):
+        return unified(task.tree.files if task.tree else {}, work)
+    before = {
+        path: File(data=task.files[path].encode(errors="replace"))
+        for path in task.artifacts
+        if path in task.files
+    }
+    after: dict[str, File | None] = {path: File(data=data) for path, data in work.items()}
+    changed = {p: file for p, file in after.items() if before.get(p) != file}
+    return unified(before, Patch(files=changed | {p: None for p in before if p not in after}))
 
 
 def _file(path: str, before: File | None, after: File | None) -> str:

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from itertools import count
 from subprocess import DEVNULL, PIPE
 
-START_S = 60.0
+START_S = 120.0
 """For the first line, which a child says unasked."""
 LONGEST = 1 << 20
 """Bytes of the longest line that a child may answer."""
@@ -25,8 +25,13 @@ class NoAnswer(Exception):
     """A child was late, ended, or said too much; it is gone, and the next takes its place."""
 
 
-class NotStarted(Exception):
-    """A child said nothing at all: the fault of its command, not of a line."""
+class Died(NoAnswer):
+    """A child ended instead of answering, with exit code ``code``, or by signal ``-code``."""
+
+    def __init__(self, code: int) -> None:
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+        super().__init__(f"its process {how}")
+        self.code = code
 
 
 class Children:
@@ -91,7 +96,7 @@ class Children:
         try:
             await _exchange(child, b"", START_S)
         except NoAnswer as error:
-            raise NotStarted(f"it did not start: {error}") from error
+            raise NoAnswer(f"it did not start: {error}") from error
         except BaseException:
             _kill(child)
             raise
@@ -113,7 +118,7 @@ async def _exchange(child: Process, line: bytes, seconds: float) -> bytes:
         await _end(child)
         raise NoAnswer(f"an answer of more than {LONGEST} bytes") from None
     if not answer.endswith(b"\n"):
-        raise NoAnswer(_ending(await _end(child)))
+        raise Died(await _end(child))
     return answer
 
 
@@ -128,9 +133,3 @@ async def _end(child: Process) -> int:
 def _kill(child: Process) -> None:
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"its process ended with exit code {code}"
-    return f"its process was ended by {signal.Signals(-code).name}"

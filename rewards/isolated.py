@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from palestra.rewards.children import Children, NoAnswer, NotStarted
+from palestra.rewards.children import Children, NoAnswer
 from palestra.rewards.score import RewardError, number
 from palestra.rewards.wire import packed, rewards_from
 from palestra.rl.errors import Abstain
@@ -62,7 +62,7 @@ class _Isolated:
         try:
             line = await self._children.ask(packed(trajectories), self._seconds * len(trajectories))
             answer = json.loads(line)
-        except (NoAnswer, NotStarted, ValueError) as error:
+        except (NoAnswer, ValueError) as error:
             raise RewardError(f"reward {self._name}: {error}") from error
         if not isinstance(answer, dict) or "error" in answer:
             said = answer["error"] if isinstance(answer, dict) else "no object"

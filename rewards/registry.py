@@ -6,11 +6,16 @@ A plugin is an entry point of the group ``palestra.rewards`` that names a ``Rewa
 
 from __future__ import annotations
 
-from palestra.rewards.budget import submitted
+from palestra.rewards.answer import constraints, exact, numeric, symbolic
+from palestra.rewards.budget import submitted, within_budget
+from palestra.rewards.changes import diff_size, patch_applies
 from palestra.rewards.faithfulness.reward import faithfulness
 from palestra.rewards.false_claim import false_claim
 from palestra.rewards.format import well_formed
 from palestra.rewards.kinds import AnyReward, RewardFactory
+from palestra.rewards.length import length
+from palestra.rewards.recorded import recorded
+from palestra.rewards.style import style
 from palestra.rewards.tests_pass import tests_fraction, tests_pass
 from palestra.rewards.verifier import verifier
 from palestra.rl.plugins import Registry
@@ -23,8 +28,18 @@ REWARDS: Registry[AnyReward | RewardFactory] = Registry(
         "tests_fraction": tests_fraction,
         "well_formed": well_formed,
         "submitted": submitted,
+        "within_budget": within_budget,
+        "length": length,
+        "patch_applies": patch_applies,
+        "diff_size": diff_size,
+        "style": style,
+        "exact": exact,
+        "numeric": numeric,
+        "symbolic": symbolic,
+        "constraints": constraints,
         "verifier": verifier,
         "faithfulness": faithfulness,
         "false_claim": false_claim,
+        "recorded": recorded,
     },
 )

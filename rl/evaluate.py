@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from palestra.rl.config import EvalConfig
 from palestra.rl.journal import EvalRow, Journal
-from palestra.rl.types import LOST, Task, Trajectory
+from palestra.rl.types import LOST, Stop, Task, Trajectory
 from palestra.rollout.episode import Ticket, World, play_all
 
 
@@ -47,13 +47,13 @@ async def evaluate(
 ) -> None:
     """Play what the journal lacks of this evaluation and record it.
 
-    Episodes lost to our machinery or to their task have no reward: they are left out, never counted
-    as failures.
+    Episodes lost to our machinery or to their task are left out, never counted as failures. What
+    counts is the verdict, so one whose reward alone failed is not among them.
     """
 
     def finished(trajectory: Trajectory) -> None:
         on_episode()
-        if trajectory.outcome in LOST:
+        if trajectory.outcome in LOST and trajectory.stop is not Stop.REWARD_ERROR:
             return
         journal.add_eval(
             EvalRow(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from palestra.rewards.score import rate
-from palestra.rl.errors import InfraError
+from palestra.rl.errors import PalestraError
 from palestra.rl.run import Run
 from palestra.rl.sampling import epochs, hard, is_uniform, prioritized
 from palestra.rl.shaping import shaped, shapers
@@ -67,8 +67,11 @@ async def rate_missing(groups: Iterable[Group], run: Run, played: dict[str, Traj
 
     async def one(siblings: Sequence[Trajectory]) -> None:
         try:
-            rated = await rate(siblings, scheme)
-        except InfraError as error:  # as with an episode that is lost, no word in the journal yet
+            with run.world.meter.busy("reward"):
+                rated = await rate(siblings, scheme)
+        except (
+            PalestraError
+        ) as error:  # as with an episode that is lost, no word in the journal yet
             played.update((t.id, unrewarded(t, error)) for t in siblings)
             return
         for trajectory in rated:

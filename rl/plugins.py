@@ -53,7 +53,7 @@ class Registry(Generic[T]):
     def describe(self) -> list[Row]:
         """One row each, ours first; a broken plugin is a row with its error."""
         ours = [
-            Row(name=name, origin="palestra", version=version("palestra"), summary=_summary(thing))
+            Row(name=name, origin="palestra", version=version("palestra"), summary=summary(thing))
             for name, thing in self.ours.items()
         ]
         return ours + [self._row(plugin) for plugin in self.plugins().values()]
@@ -76,12 +76,12 @@ class Registry(Generic[T]):
     def _row(self, plugin: EntryPoint) -> Row:
         whose = plugin.dist
         origin, release = (whose.name, whose.version) if whose else ("unknown", "")
-        summary = error = ""
+        said = error = ""
         try:
-            summary = _summary(self._load(plugin))
+            said = summary(self._load(plugin))
         except UserError as failure:
             error = str(failure)
-        return Row(name=plugin.name, origin=origin, version=release, summary=summary, error=error)
+        return Row(name=plugin.name, origin=origin, version=release, summary=said, error=error)
 
 
 def origin(thing: object) -> str:
@@ -101,5 +101,6 @@ def _installed(package: str) -> str:
     return f"{names[0]} {version(names[0])}" if names else package
 
 
-def _summary(thing: object) -> str:
+def summary(thing: object) -> str:
+    """The first line of its docstring."""
     return (inspect.getdoc(thing) or "").partition("\n")[0]

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TypeAlias
 
+from palestra.rewards.length import length_rewards
 from palestra.rl.budget import overlong, penalised
 from palestra.rl.config import BudgetConfig, OverlongConfig, RLConfig, ToggleConfig
-from palestra.rl.length_penalty import length_rewards, weight_of
+from palestra.rl.length_penalty import weight_of
 from palestra.rl.toggle import limited, phase_of
 from palestra.rl.types import Group
 

@@ -26,6 +26,9 @@ from palestra.rl.shaping import shaping_metrics
 from palestra.rl.types import LOST, Sample, Trajectory
 from palestra.rl.visits import record_visits
 
+PLAYING = ("generate", "grade", "environment", "reward", "idle")
+"""Lanes in which episodes are played."""
+
 
 async def rl_step(step: int, run: Run) -> dict[str, float]:
     """Do step ``step`` (from 1) and return its metrics; nothing of it is done twice after a crash.
@@ -105,7 +108,7 @@ def timing(
     lanes: Mapping[str, float], trajectories: Sequence[Trajectory], *, wall_s: float
 ) -> dict[str, float]:
     """Seconds by lane beside the step's own wall time, and generated tokens per second of play."""
-    playing = sum(lanes.get(lane, 0.0) for lane in ("generate", "grade", "environment", "idle"))
+    playing = sum(lanes.get(lane, 0.0) for lane in PLAYING)
     tokens = sum(t.generated for t in trajectories if t.outcome not in LOST)
     return {f"timing_s/{lane}": seconds for lane, seconds in lanes.items()} | {
         "timing_s/step": wall_s,

@@ -243,18 +243,19 @@ async def _scored(played: Trajectory, world: World) -> Trajectory:
         reason = verdict.reason if verdict else "no verdict"
         return replace(played, outcome=Outcome.INFRA_FAILURE, stop=Stop.INFRA_ERROR, reason=reason)
     try:
-        scored = await score(played, None, world.scheme)
+        with world.meter.busy("reward"):
+            scored = await score(played, None, world.scheme)
     except TaskError as error:
         return replace(
             played, outcome=Outcome.TASK_FAILURE, stop=Stop.TASK_ERROR, reason=str(error)
         )
-    except InfraError as error:
+    except PalestraError as error:
         return unrewarded(played, error)
     failed = played.stop in (Stop.MALFORMED, Stop.BOX_ENDED)
     return replace(scored, outcome=Outcome.AGENT_FAILURE if failed else Outcome.GRADED)
 
 
-def unrewarded(played: Trajectory, error: InfraError) -> Trajectory:
+def unrewarded(played: Trajectory, error: PalestraError) -> Trajectory:
     """An episode whose reward could not be computed: it is lost, and says why."""
     return replace(
         played,

@@ -49,6 +49,7 @@ ONLY_IN = {
     "jinja2": ("policies/",),
     "pyarrow": ("envs/",),
     "math_verify": ("rewards/",),
+    "ruff": ("rewards/",),
     "fastapi": ("deploy/", "rollout/"),
 }
 

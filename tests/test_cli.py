@@ -131,6 +131,27 @@ def test_registries(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("name")
 
 
+def test_the_rewards_of_a_recipe_are_listed_with_their_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe_rewards.py").write_text(
+        'async def together(trajectories):\n    """Siblings judged."""\n\n'
+        "async def three(a, b, c): ...\n"
+    )
+    recipe = tmp_path / "own.toml"
+    recipe.write_text('[rewards.use.x]\nfunction = "recipe_rewards:together"\n')
+    assert main(["rewards", str(recipe), "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    own = rows["recipe_rewards:together"]
+    assert (own["origin"], own["summary"]) == ("recipe_rewards", "of siblings: Siblings judged.")
+    assert rows["length"]["summary"].startswith("of siblings: K1.5")
+    assert rows["style"]["summary"].startswith("1 / (1 + n)")
+    recipe.write_text('[rewards.use.x]\nfunction = "recipe_rewards:three"\n')
+    assert main(["rewards", str(recipe), "--json"]) == 1
+    assert "is no reward; one is async" in json.loads(capsys.readouterr().out)[-1]["error"]
+
+
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("PALESTRA_CACHE", str(tmp_path / "cache"))

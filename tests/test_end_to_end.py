@@ -37,6 +37,9 @@ name = "smallest"
 [tasks]
 source = "repair:mbpp:{data}"
 system_prompt = ""
+[rewards.use.form]
+function = "well_formed"
+weight = 0.0
 [policy.tiny]
 vocab_size = 400
 hidden_size = 64
@@ -115,6 +118,7 @@ def test_two_sides_agree_and_learn_from_what_was_sampled(finished: Path) -> None
     for metrics in steps.values():
         assert metrics.get("mismatch/logprob_abs_diff_max", 0.0) < 1e-4
         assert metrics["mismatch/probe_max"] < 1e-4
+        assert 0 < metrics["reward/form/mean"] <= 1, "a recipe may name rewards"
         lanes = [v for k, v in metrics.items() if k.startswith("timing_s/") and "/step" not in k]
         assert sum(lanes) == pytest.approx(metrics["timing_s/step"], rel=0.03)
     for name in ("learning_curve.png", "metrics.jsonl", "config.toml", "versions.json"):

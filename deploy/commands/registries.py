@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from palestra.deploy.table import aligned
+from palestra.rl.errors import UserError
 
 if TYPE_CHECKING:
+    from palestra.rewards.kinds import AnyReward, RewardFactory
     from palestra.rl.plugins import Row
 
 
@@ -22,10 +24,38 @@ def envs(args: Namespace) -> int:
 
 
 def rewards(args: Namespace) -> int:
-    """List the reward functions."""
+    """List the rewards that have a name, and those that a recipe names as ``module:function``."""
     from palestra.rewards.registry import REWARDS
 
-    return _print(REWARDS.describe(), as_json=args.json)
+    rows = [_checked(row, REWARDS.find) for row in REWARDS.describe()]
+    return _print([*rows, *_of_recipe(args.recipe)], as_json=args.json)
+
+
+def _checked(row: Row, find: Callable[[str], AnyReward | RewardFactory]) -> Row:
+    """The row with the kind of its reward, or with why it is none."""
+    from palestra.rewards.kinds import gives_group
+
+    if row.error:
+        return row
+    try:
+        siblings = gives_group(find(row.name))
+    except UserError as error:
+        return replace(row, error=str(error))
+    return replace(row, summary=f"of siblings: {row.summary}") if siblings else row
+
+
+def _of_recipe(recipe: str | None) -> Iterator[Row]:
+    """One row for each function of its own, with the package that it is from."""
+    from palestra.deploy.config_file import load_recipe
+    from palestra.rewards.load import load
+    from palestra.rl.plugins import Row, origin, summary
+
+    for entry in load_recipe(recipe).config.rewards.use.values():
+        if ":" in entry.function:
+            thing = load(entry.function)
+            package, _, release = origin(thing).partition(" ")
+            row = Row(name=entry.function, origin=package, version=release, summary=summary(thing))
+            yield _checked(row, load)
 
 
 def _print(rows: Sequence[Row], *, as_json: bool) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from palestra.deploy.boxes import Boxes, load_tasks, open_boxes
 from palestra.deploy.check_html import page
+from palestra.deploy.commands import rescore
 from palestra.deploy.config_file import load_recipe
 from palestra.deploy.console import Console
 from palestra.deploy.html_page import check_place, write
@@ -71,7 +72,12 @@ def export(args: Namespace) -> int:
 
 
 def score(args: Namespace) -> int:
-    """Grade given solutions; 1 when a verdict could not be reached for one of them."""
+    """Grade given solutions, or score a run's episodes again; 1 when a verdict or a reward could
+    not be reached for one of them."""
+    if args.solutions is None:
+        return rescore.score(args)
+    if args.step is not None:
+        raise UserError("--step is for the episodes of a run; leave it or --solutions out")
     if not Path(args.solutions).is_file():
         raise UserError(f"--solutions {args.solutions}: there is no such file")
     return asyncio.run(_score(args))

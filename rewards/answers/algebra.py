@@ -1,4 +1,5 @@
-"""The process that compares expressions; see ``symbolic``. A line in, a line out, all JSON.
+"""The process that compares expressions; see ``symbolic``. Lines as of
+``Children``, all JSON.
 
 Expressions are read as LaTeX alone, by a grammar: the reader of plain expressions would evaluate
 text as Python. The one argument is the processor time in seconds that a comparison may take: the
@@ -25,13 +26,14 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _read("1")
-    _answer({"ready": True})
+    _answer("0", {})
     for line in sys.stdin:
+        number, _, row = line.partition(" ")
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         until = math.ceil(time.process_time()) + seconds
         resource.setrlimit(resource.RLIMIT_CPU, (until, hard))
-        text, expected = json.loads(line)
-        _answer(compare(text, expected))
+        text, expected = json.loads(row)
+        _answer(number, compare(text, expected))
 
 
 def compare(text: str, expected: str) -> dict[str, str]:
@@ -79,8 +81,8 @@ def _latex() -> Any:
     return LatexExtractionConfig()
 
 
-def _answer(row: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(row) + "\n")
+def _answer(number: str, row: dict[str, Any]) -> None:
+    sys.stdout.write(f"{number} {json.dumps(row)}\n")
     sys.stdout.flush()
 
 

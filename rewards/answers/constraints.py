@@ -71,16 +71,22 @@ async def constraints(text: str, expected: str) -> str:
 
     A text that says of itself that it obeys and does not is named as such.
     """
-    broken = [
-        _named(name, given) for name, given in _rules(expected) if not RULES[name](text, **given)
-    ]
-    if not broken:
+    missed = broken(text, expected)
+    if not missed:
         return ""
     claim = "it claims to obey, but " if claims(text) else ""
-    return f"{claim}not obeyed: {', '.join(broken)}"
+    return f"{claim}not obeyed: {', '.join(missed)}"
 
 
-def _rules(expected: str) -> list[tuple[str, dict[str, Any]]]:
+def broken(text: str, expected: str) -> list[str]:
+    """The rules that a text does not obey, for people."""
+    return [
+        _named(name, given) for name, given in rules_in(expected) if not RULES[name](text, **given)
+    ]
+
+
+def rules_in(expected: str) -> list[tuple[str, dict[str, Any]]]:
+    """Names of rules and their arguments; raises ``TaskError`` for anything else."""
     try:
         rules = [(str(name), dict(given)) for name, given in json.loads(expected)]
         for name, given in rules:

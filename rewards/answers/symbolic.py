@@ -11,11 +11,9 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
 
+from palestra.rewards.children import Children, Died, NoAnswer
 from palestra.rl.errors import GraderError, TaskError
 
 CPU_S = 5
@@ -37,91 +35,33 @@ class Algebra:
     def __init__(
         self, *, cpu_s: int = CPU_S, silent_s: float = SILENT_S, children: int = CHILDREN
     ) -> None:
-        self._cpu_s = cpu_s
-        self._silent_s = silent_s
-        self._idle: list[asyncio.subprocess.Process] = []
-        self._turns = asyncio.Semaphore(children)
+        program = str(Path(__file__).with_name("algebra.py"))
+        command = [sys.executable, "-I", program, str(cpu_s)]
+        self.children = Children(command, seconds=silent_s, children=children, env={})
 
     async def wrong(self, text: str, expected: str) -> str:
         """Why ``text`` is not what is expected, empty if it is; raises as a ``Verifier``."""
         if len(text) > LONGEST:
             return f"longer than {LONGEST} characters"
-        async with self._turns:
-            line = await self._reply(json.dumps([text, expected]).encode() + b"\n")
-        if not line:
+        row = json.dumps([text, expected]).encode()
+        try:
+            line = await self._line(row)
+        except Died:
             return "not to be compared within the limits"
+        except NoAnswer as error:
+            raise GraderError(f"the process that compares expressions: {error}") from error
         answer = json.loads(line)
         if "expected" in answer:
             raise TaskError(f"expected {expected!r} is not an expression")
         return str(answer["wrong"])
 
-    async def close(self) -> None:
-        """End the children; the next comparison starts another."""
-        while self._idle:
-            child = self._idle.pop()
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-
-    async def _reply(self, row: bytes) -> bytes:
-        """A child's answer; empty where the row ended it."""
-        for fresh in (False, True):  # an idle one may have been gone before it was asked
-            async with self._ready(fresh=fresh) as child:
-                if line := await _exchange(child, row, self._silent_s):
-                    return line
-            if child.returncode == -signal.SIGXCPU:
-                break
-        return b""
-
-    @asynccontextmanager
-    async def _ready(self, *, fresh: bool) -> AsyncIterator[asyncio.subprocess.Process]:
-        child = await self._start() if fresh or not self._idle else self._idle.pop()
+    async def _line(self, row: bytes) -> bytes:
         try:
-            yield child
-        except BaseException:
-            _kill(child)
-            raise
-        if child.returncode is None:
-            self._idle.append(child)
-
-    async def _start(self) -> asyncio.subprocess.Process:
-        program = str(Path(__file__).with_name("algebra.py"))
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", program, str(self._cpu_s)),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=DEVNULL,
-            env={},
-        )
-        try:
-            if not await _exchange(child, b"", self._silent_s):
-                raise GraderError("the process that compares expressions did not start")
-        except BaseException:
-            _kill(child)
-            raise
-        return child
-
-
-async def _exchange(child: asyncio.subprocess.Process, row: bytes, seconds: float) -> bytes:
-    """One line back; empty when the child ends instead. Raises ``GraderError`` when it does
-    neither in time."""
-    assert child.stdin and child.stdout
-    try:
-        async with asyncio.timeout(seconds):
-            with suppress(ConnectionError):
-                child.stdin.write(row)
-                await child.stdin.drain()
-            line = await child.stdout.readline()
-            if not line:
-                await child.wait()
-            return line
-    except TimeoutError as error:
-        raise GraderError("the process that compares expressions does not answer") from error
-
-
-def _kill(child: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
-        child.kill()
+            return await self.children.ask(row)
+        except Died as died:
+            if died.code == -signal.SIGXCPU:
+                raise
+            return await self.children.ask(row)  # it may have been gone before it was asked
 
 
 _ALGEBRAS: dict[asyncio.AbstractEventLoop, Algebra] = {}

@@ -60,8 +60,9 @@ async def crashes(trajectory, box):
 
 
 async def swells(trajectory, box):
-    if trajectory.id == "bad":
-        return len("x" * (1 << 40))
+    held = []
+    while trajectory.id == "bad":
+        held.append(bytearray(1 << 24))
     return 1.0
 
 

@@ -13,14 +13,16 @@ import pytest
 from palestra.rewards.assemble import assemble, close
 from palestra.rewards.config import RewardsConfig
 from palestra.rewards.score import RewardError, Scheme, Weighted, rate, score
+from palestra.rewards.wire import packed, unpacked
 from palestra.rl.errors import UserError
-from palestra.rl.types import Trajectory
+from palestra.rl.types import Provenance, Reward, Routing, Trajectory
 
 MakeTrajectory = Callable[..., Trajectory]
 
 
 def scheme_of(function: str, **entry: Any) -> Scheme:
-    config = {"workers": 1, "use": {"x": {"function": function, "deadline": 20.0, **entry}}}
+    use = {"x": {"function": function, "deadline": 20.0, **entry}}
+    config = {"workers": 1, "memory_mb": 1024, "use": use}
     return assemble(RewardsConfig.model_validate(config), {}, {})
 
 
@@ -49,7 +51,7 @@ def totals(scheme: Scheme, *episodes: Trajectory) -> list[float | str]:
         ("spins", 0.5, "no answer within 0.5 s"),
         ("blocks", 0.5, "no answer within 0.5 s"),
         ("waits", 0.5, "no answer within 0.5 s"),
-        ("exits", 20.0, "its process ended with exit code 0"),
+        ("exits", 20.0, "its process ended with 0"),
         ("leaves", 20.0, "SystemExit: 0"),
         ("crashes", 20.0, "its process was ended by SIGSEGV"),
         ("swells", 20.0, "MemoryError"),
@@ -70,6 +72,18 @@ def test_a_bad_reward_costs_its_own_sample(
     good, bad, *rest = totals(scheme, *map(make_trajectory, ("good", "bad", "next", "last")))
     assert [good, *rest] == [1.0, 1.0, 1.0]
     assert isinstance(bad, str) and bad.startswith("reward x: ") and says in bad
+
+
+def test_an_episode_arrives_as_it_was_but_for_its_routing(
+    make_trajectory: MakeTrajectory,
+) -> None:
+    by = Provenance(verifier="v", version="1", evidence="e")
+    reward = Reward(total=1.0, parts={"a": float("1e-9")}, provenance={"a": by})
+    sent = replace(make_trajectory(), reason="\ud800 \n", abstained={"b": "no"}, reward=reward)
+    routed = Routing(layers=1, top_k=1, item_bytes=1, experts=b"\xff\0\0\0")
+    turns = tuple(replace(turn, routing=routed) for turn in sent.turns)
+    line = packed([replace(sent, turns=turns), sent])
+    assert unpacked(line) == [sent, sent] and b"\n" not in line
 
 
 def test_rewards_of_others_get_the_whole_episode_and_their_options(

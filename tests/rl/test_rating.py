@@ -14,7 +14,9 @@ from palestra.policies.fake import RecordingTrainer
 from palestra.rewards.compose import gated
 from palestra.rewards.registry import REWARDS
 from palestra.rewards.score import Scheme, Weighted
-from palestra.rl.errors import Abstain, InfraError
+from palestra.rl.config import EvalConfig
+from palestra.rl.errors import Abstain, InfraError, UserError
+from palestra.rl.evaluate import Evaluation, evaluate
 from palestra.rl.lost import TooManyInfraFailures
 from palestra.rl.run import Run
 from palestra.rl.step import rl_step
@@ -51,6 +53,7 @@ def test_each_group_is_rated_once_before_it_is_learned_from(make_run: MakeRun) -
     ranks = Ranks()
     run = rated_by(make_run(), ranks)
     metrics = step(run)
+    assert metrics["timing_s/reward"] > 0
     assert sorted(ids[0] for ids in ranks.groups) == [f"00001/000{n}/000" for n in range(3)]
     assert all(len(ids) == 4 for ids in ranks.groups)
     played = run.journal.trajectories(1)
@@ -94,7 +97,7 @@ def test_a_killed_run_rates_what_was_not_rated_and_plays_nothing_again(
 def test_a_group_that_cannot_be_rated_is_lost_with_the_reason(make_run: MakeRun) -> None:
     async def fails(trajectories: list[Trajectory]) -> list[Reward]:
         if trajectories[0].group_id == "00001/0001":
-            raise InfraError("the judge is gone")
+            raise UserError("the judge is gone")
         return await Ranks()(trajectories)
 
     with pytest.raises(TooManyInfraFailures, match="the judge is gone"):
@@ -130,6 +133,20 @@ def test_what_every_reward_is_silent_about_is_neither_learned_from_nor_lost(
     assert isinstance(run.trainer, RecordingTrainer)
     (batch,) = [b for _, b in run.trainer.calls if isinstance(b, Batch)]
     assert len(batch.samples) <= 9
+
+
+def test_a_reward_that_fails_takes_nothing_from_an_evaluation(make_run: MakeRun) -> None:
+    async def fails(trajectory: Trajectory, box: Sandbox | None) -> float:
+        raise InfraError("no reward")
+
+    run = make_run()
+    world = replace(run.world, scheme=Scheme({"fails": Weighted(reward=fails)}))
+    played = Evaluation(
+        step=0, split="heldout", tasks=run.tasks, config=EvalConfig(samples=2), seed=7
+    )
+    asyncio.run(evaluate(played, world, run.journal, lambda: None))
+    solved = [row.solved for row in run.journal.evals()]
+    assert len(solved) == 2 * len(run.tasks) and len(set(solved)) == 2
 
 
 def test_a_gate_may_be_what_siblings_are_rated_by(make_run: MakeRun) -> None:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from palestra.rewards.length import length_rewards
 from palestra.rl.budget import budget_of, overlong, penalised
 from palestra.rl.config import BudgetConfig, LengthPenaltyConfig, OverlongConfig, RLConfig
-from palestra.rl.length_penalty import length_rewards, weight_of
+from palestra.rl.length_penalty import weight_of
 from palestra.rl.shaping import Rule, Shaper, shaped, shapers, shaping_metrics
 from palestra.rl.types import Group, Outcome, Reward, Stop, Trajectory, Turn
 
