@@ -193,11 +193,13 @@ class Job:
             self.console.say(f"stopped; to go on: {_same_command()}")
             return
         last = last_checkpoint(self.folder.checkpoints)
-        self.console.say(f"learning curve: {path / 'learning_curve.png'}")
-        self.console.say(f"checkpoint:     {last or 'none'} (an ordinary Hugging Face folder)")
+        if last is not None:
+            self.console.say(f"learning curve: {path / 'learning_curve.png'}")
+            self.console.say(f"checkpoint:     {last} (an ordinary Hugging Face folder)")
         self.console.say("next:")
         self.console.say(f"  palestra show {path}")
-        self.console.say(f"  palestra eval {last} --tasks {self.config.tasks.source} -n 4")
+        if last is not None:
+            self.console.say(f"  palestra eval {last} --tasks {self.config.tasks.source} -n 4")
         self.console.say(f"  tensorboard --logdir {path / 'tensorboard'}")
 
 
