@@ -98,12 +98,17 @@ def attend(
     sequences: Sequences,
     **more: Any,
 ) -> tuple[torch.Tensor, None]:
-    """An attention function of transformers: from [R, H, L, D] to [R, L, H, D]."""
+    """An attention function of transformers: from [R, H, L, D] to [R, L, H, D]. Values narrower
+    than keys (latent attention) are padded: torch has kernels without [T, T] for equal widths only.
+    """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     more |= {"is_causal": True}
+    width = value.shape[-1]
+    if width < key.shape[-1]:
+        value = functional.pad(value, (0, key.shape[-1] - width))
     results = [
-        sdpa_attention_forward(layer, *stack, None, **more)[0].flatten(0, 1)
+        sdpa_attention_forward(layer, *stack, None, **more)[0][..., :width].flatten(0, 1)
         for stack in sequences.of(query, key, value)
     ]
     rows, length = query.shape[0], query.shape[2]

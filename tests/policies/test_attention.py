@@ -50,19 +50,19 @@ def rows(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(segments), torch.tensor(parents)
 
 
-@given(where=rows(), seed=st.integers(0, 1000))
+@given(where=rows(), seed=st.integers(0, 1000), values=st.sampled_from([WIDTH, WIDTH - 3]))
 @settings(max_examples=40)
 def test_results_and_gradients_are_those_of_a_mask(
-    where: tuple[torch.Tensor, torch.Tensor], seed: int
+    where: tuple[torch.Tensor, torch.Tensor], seed: int, values: int
 ) -> None:
     segments, parents = where
     count, length = segments.shape
     rng = torch.Generator().manual_seed(seed)
     given_ = [
-        torch.randn(count, heads, length, WIDTH, generator=rng).requires_grad_()
-        for heads in (HEADS, GROUPS, GROUPS)
+        torch.randn(count, heads, length, width, generator=rng).requires_grad_()
+        for heads, width in ((HEADS, WIDTH), (GROUPS, WIDTH), (GROUPS, values))
     ]
-    weights = torch.randn(count, length, HEADS, WIDTH, generator=rng)
+    weights = torch.randn(count, length, HEADS, values, generator=rng)
     weights *= (segments > 0)[:, :, None, None]
 
     query, key, value = given_
@@ -122,6 +122,20 @@ def test_nothing_grows_with_tokens_squared_or_with_tokens_by_vocabulary(tiny: Pa
     intermediate = module.model.config.intermediate_size
     assert tokens * intermediate <= largest.size < 1.1 * tokens * intermediate
     assert largest.size < tokens * vocabulary / 5
+
+
+def test_narrow_values_need_no_scores_of_all_pairs() -> None:
+    """Latent attention has them."""
+    length = 2000
+    segments = torch.ones(1, length, dtype=torch.long)
+    query, key = (torch.randn(1, 1, length, 8).requires_grad_() for _ in range(2))
+    value = torch.randn(1, 1, length, 4).requires_grad_()
+    with Largest() as largest:
+        sequences = sequences_of(segments, segments)
+        found, _ = attend(SimpleNamespace(), query, key, value, None, sequences=sequences)
+        found.sum().backward()
+    assert found.shape == (1, length, 1, 4)
+    assert largest.size <= length * 8 * 3
 
 
 def test_attention_of_another_kind_is_refused(tiny: Path) -> None:
