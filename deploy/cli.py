@@ -19,7 +19,6 @@ from palestra import __version__
 from palestra.rl.errors import PalestraError, UserError
 
 LATER = {
-    "plan": "batch arithmetic, placement and memory of a recipe",
     "dashboard": "runs in a browser",
     "gateway": "an OpenAI-compatible endpoint that records tokens",
     "submit": "a recipe as a job on a Ray cluster",
@@ -68,6 +67,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_runs(commands)
     _add_export(commands)
+    _add_plan(commands)
     _add_tasks(commands)
     _add_new(commands)
     _add_looking(commands)
@@ -111,6 +111,20 @@ def _add_export(commands: Commands[Parser]) -> None:
     export.add_argument("checkpoint", metavar="CHECKPOINT", help="a Hugging Face folder")
     export.add_argument("target", metavar="DIR", help="the folder to write")
     _set(export, "replace a value of the checkpoint's run (repeatable)")
+
+
+def _add_plan(commands: Commands[Parser]) -> None:
+    plan = _command(commands, "plan", "batches, memory and warnings before a run", "plan:plan")
+    _overridable(plan)
+    plan.add_argument("--model-config", metavar="FILE", help="config.json of the model to plan for")
+    plan.add_argument("--gpu", default="h100", metavar="NAME", help="kind of GPU (default: h100)")
+    plan.add_argument(
+        "--engine-gpus", type=_positive, default=1, metavar="N", help="GPUs per engine, on paper"
+    )
+    plan.add_argument(
+        "--expert-bits", type=int, default=16, choices=(4, 8, 16), help="of the engine, on paper"
+    )
+    _json(plan)
 
 
 def _add_tasks(commands: Commands[Parser]) -> None:
@@ -294,6 +308,7 @@ COMMANDS = (
     "sft",
     "eval",
     "export",
+    "plan",
     "tasks",
     "score",
     "new",

@@ -114,6 +114,9 @@ class LearnerConfig(Settings):
     """Length of a packed row; a longer sample gets a row of its own."""
     logprob_chunk: int = Field(default=512, ge=1)
     """Tokens whose logits exist at once."""
+    gradient_checkpointing: bool = False
+    """Keep each layer's input alone for the backward pass and compute the rest of it again: a third
+    more time, and memory for one layer's activations in place of all."""
     threads: int = Field(default=2, ge=1)
     """Torch threads of the learner on CPU."""
     qat: QatConfig = QatConfig()

@@ -49,4 +49,6 @@ def load_policy(folder: str, config: LearnerConfig) -> PolicyModule:
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, config.dtype))
     model.config.use_cache = False
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     return PolicyModule(model, config.logprob_chunk)
