@@ -154,13 +154,13 @@ def _latent_widths(config: Any) -> tuple[int, int]:
 
 def _feed_forward(config: Any) -> int:
     """Of SwiGLU: gate, its activation, up and their product; the widest kind of layer counts."""
-    dense = 4 * config.intermediate_size
+    dense = 4 * _of(config, "intermediate_size")
     count, used = _routed(config)
     if not count:
         return dense
-    width = config.moe_intermediate_size
+    width = _of(config, "moe_intermediate_size")
     shared = 4 * width * _of(config, "n_shared_experts")
-    routed = used * (2 * config.hidden_size + 4 * width) + shared
+    routed = used * (2 * _of(config, "hidden_size") + 4 * width) + shared
     return max(routed, dense if _of(config, "first_k_dense_replace") else 0)
 
 
