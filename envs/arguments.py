@@ -1,18 +1,24 @@
 """Tool calls checked against the schemas of the tools that an environment offers.
 
-Understands the part of JSON schema that tools use: ``properties`` with a ``type`` of ``string``,
-``integer`` or ``boolean``, and ``required``. Some tool-call formats carry every value as text, so
-an integer may also be written as a string of digits; nothing else is converted.
+Understands the part of JSON schema that tools use: ``properties`` with a ``type``, and
+``required``. Some tool-call formats carry every value as text, so an integer may also be written as
+a string of digits, and a number, an array or an object as its JSON text.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 
 from palestra.rl.types import Json, Tool, ToolCall
 
 _DIGITS = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_JSON: Mapping[str, tuple[type, ...]] = {
+    "number": (int, float),
+    "array": (list,),
+    "object": (dict,),
+}
 
 
 class ToolError(Exception):
@@ -72,7 +78,21 @@ def _value(name: str, value: Json, schema: Json) -> Json:
         raise ToolError(f"{name} must be a string, not {type(value).__name__}")
     if kind == "boolean" and not isinstance(value, bool):
         raise ToolError(f"{name} must be true or false")
+    if isinstance(kind, str) and kind in _JSON:
+        return _read(name, value, kind)
     return value
+
+
+def _read(name: str, value: Json, kind: str) -> Json:
+    found = value
+    if isinstance(value, str):
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            found = None
+    if not isinstance(found, _JSON[kind]) or isinstance(found, bool):
+        raise ToolError(f"{name} must be {'an' if kind[0] in 'ao' else 'a'} {kind} in JSON")
+    return found
 
 
 def _integer(name: str, value: Json) -> int:

@@ -24,6 +24,8 @@ from palestra.rl.types import (
     Task,
     Tool,
     ToolCall,
+    Turn,
+    Verdict,
 )
 
 
@@ -98,6 +100,18 @@ class Env(ABC):
 
         Raise ``ToolError`` to tell the policy that it asked for something impossible.
         """
+
+    async def judge(self, task: Task, turns: Sequence[Turn], box: Sandbox) -> Verdict | None:
+        """What was done, judged by the environment itself, or None: the task's checks decide.
+
+        Asked once when an episode has ended, whatever ended it, while its box is still there.
+        Raise ``InfraError`` when no verdict can be reached.
+        """
+        return None
+
+    async def teardown(self, task: Task, box: Sandbox) -> None:
+        """Close what ``setup`` opened outside of the box; called once, also after a failed setup
+        and when nothing was judged."""
 
     def tasks(self, seed: int) -> Sequence[Task]:
         """Tasks of its own, which ``--tasks NAME`` plays; none unless the environment has some.

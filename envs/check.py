@@ -147,6 +147,8 @@ async def check_task(task: Task, grader: Grader, *, repeats: int = 3) -> TaskChe
 
 
 async def _graded(task: Task, grader: Grader, repeats: int) -> TaskCheck:
+    if not task.hidden:  # its environment judges what is done while it is played
+        return TaskCheck(id=task.id, reference=False, noop=False, flaky=False, unproven=True)
     reference = work_of(task, task.reference)
     verdicts: list[Verdict] = []
     slowest = 0.0

@@ -75,9 +75,8 @@ class TaskEnv(gymnasium.Env[str, str]):
         The observation is the prompt as text; ``info`` names the task and lists the tools.
         """
         super().reset(seed=seed)
-        self._task = self._choose((options or {}).get("task"))
-        self._turns = []
-        self._loop.run(self._start(self._task))
+        task = self._choose((options or {}).get("task"))
+        self._loop.run(self._start(task))
         prompt = "\n\n".join(message.content for message in self.env.prompt(self._task))
         tools = [
             {"name": t.name, "description": t.description, "parameters": dict(t.parameters)}
@@ -115,14 +114,19 @@ class TaskEnv(gymnasium.Env[str, str]):
 
     async def _start(self, task: Task) -> None:
         await self._stop()
+        self._task, self._turns = task, []
         opened = self.provider.open(task.image)
         self._box = await opened.__aenter__()
         self._opened = opened
         await self.env.setup(task, self._box)
 
     async def _stop(self) -> None:
-        opened, self._opened, self._box = self._opened, None, None
-        if opened is not None:
+        opened, box, self._opened, self._box = self._opened, self._box, None, None
+        if opened is None or box is None:
+            return
+        try:
+            await self.env.teardown(self._task, box)
+        finally:
             await opened.__aexit__(None, None, None)
 
     async def _act(self, action: str, box: Sandbox) -> tuple[Observation, Turn]:
@@ -149,7 +153,9 @@ class TaskEnv(gymnasium.Env[str, str]):
         return answer, turn
 
     async def _grade(self, stop: Stop, box: Sandbox) -> tuple[Verdict, Reward]:
-        verdict = await self.grader(self._task, await collect(self._task, box))
+        verdict = await self.env.judge(self._task, self._turns, box)
+        if verdict is None:
+            verdict = await self.grader(self._task, await collect(self._task, box))
         if verdict.outcome is Outcome.INFRA_FAILURE:
             raise GraderError(f"{self._task.id}: {verdict.reason}")
         trajectory = Trajectory(

@@ -1,13 +1,17 @@
 """Every environment by name: ours, and those that installed packages offer as plugins.
 
 A plugin is an entry point of the group ``palestra.environments`` whose name is the environment's
-name and whose value is a subclass of ``Env``, or a function with the same arguments.
+name and whose value is a subclass of ``Env``, or a function with the same arguments. A name such as
+``verifiers:NAME`` is one of another project, played by an adapter.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from palestra.envs.adapters.openenv import openenv
+from palestra.envs.adapters.verifiers import verifiers
 from palestra.envs.base import Env
 from palestra.envs.complete import Complete
 from palestra.envs.faithfulness.env import Faithfulness
@@ -43,9 +47,15 @@ ENVIRONMENTS: Registry[EnvFactory] = Registry(
 )
 
 
+ADAPTERS: Mapping[str, Callable[[str], EnvFactory]] = {"verifiers": verifiers, "openenv": openenv}
+"""What makes the environment ``KIND:ADDRESS`` of another project of its address."""
+
+
 def make(name: str, run_checks: CheckRunner, *, system_prompt: str | None = None) -> Env:
     """The environment called ``name``; raises ``UserError`` when there is none."""
-    return ENVIRONMENTS.find(name)(run_checks, system_prompt=system_prompt)
+    kind, _, address = name.partition(":")
+    found = ADAPTERS[kind](address) if kind in ADAPTERS else ENVIRONMENTS.find(name)
+    return found(run_checks, system_prompt=system_prompt)
 
 
 def make_player(

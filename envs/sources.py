@@ -13,6 +13,8 @@
 ``math:PATH``              rows of GSM8K, MATH, AIME and the like
 ``harbor:DIR``             Harbor task directories; see ``harbor``
 ``NAMESPACE/Name-v0``      the tasks of a registered environment (``Env.tasks``)
+``verifiers:NAME``         an environment of the package verifiers; see ``adapters.verifiers``
+``openenv:URL``            an OpenEnv server; see ``adapters.openenv``
 ``jsonl:PATH``             tasks of your own; the format is described in ``task_json``
 
 Files are ``.jsonl``, ``.jsonl.gz``, ``.parquet`` or a JSON array. They are read once, row by row,
@@ -33,7 +35,7 @@ from palestra.envs.lazy_source import entries, env_of, lazy_tasks, one_env
 from palestra.envs.packages import packages
 from palestra.envs.programs import Function, Program, program
 from palestra.envs.records import mbpp_function
-from palestra.envs.registry import make
+from palestra.envs.registry import ADAPTERS, make
 from palestra.envs.repair import Repair
 from palestra.envs.repair_repository import build_repository
 from palestra.envs.repair_source import RepairOptions, build
@@ -51,6 +53,8 @@ FORMATS = (
     *(f"{name}:DIR" for name in FOLDERS),
     "swebench:PATH",
     "harbor:DIR",
+    "verifiers:NAME",
+    "openenv:URL",
 )
 
 
@@ -96,7 +100,7 @@ async def load(
             options=replace(options or RepairOptions(), seed=seed, split=split, limit=limit),
             validator=Validator(run_checks=run_checks, provider=provider, cache=cache),
         )
-    if "/" in kind:
+    if "/" in kind or kind in ADAPTERS:
         env = make(source, run_checks)
         return _part(source, env.name, env.tasks(seed), (), split, limit)
     if kind == "swebench":

@@ -95,6 +95,7 @@ class _Transcript:
     turns: list[Turn]
     stop: Stop
     work: Work
+    verdict: Verdict | None
 
 
 async def play(ticket: Ticket, world: World) -> Trajectory:
@@ -109,9 +110,7 @@ async def play(ticket: Ticket, world: World) -> Trajectory:
         with _fault_of_the_task():
             prompt = world.env.prompt(ticket.task)
         transcript = await _converse(ticket, world, prompt, clock)
-        async with boundary(GraderError, "grade"):
-            with clock.lane("grade"), _fault_of_the_task():
-                verdict = await world.grade(ticket.task, transcript.work)
+        verdict = transcript.verdict or await _graded(ticket.task, world, transcript.work, clock)
     except TaskError as error:
         lost = _trajectory(ticket, prompt, [], Stop.TASK_ERROR, clock.seconds, reason=str(error))
         return replace(lost, outcome=Outcome.TASK_FAILURE)
@@ -123,24 +122,42 @@ async def play(ticket: Ticket, world: World) -> Trajectory:
     return await _scored(replace(played, patch=diff_of(ticket.task, transcript.work)), world)
 
 
+async def _graded(task: Task, world: World, work: Work, clock: _Clock) -> Verdict:
+    async with boundary(GraderError, "grade"):
+        with clock.lane("grade"), _fault_of_the_task():
+            return await world.grade(task, work)
+
+
 async def _converse(
     ticket: Ticket, world: World, prompt: Sequence[Message], clock: _Clock
 ) -> _Transcript:
     """The agent's part; its box is gone, or going, when this returns."""
     async with boundary(SandboxError, "agent box"), world.boxes.open(ticket.task.image) as box:
-        with _fault_of_the_task((UserError, PathRefused)):
-            await world.env.setup(ticket.task, box)
-        turns: list[Turn] = []
         try:
-            async with asyncio.timeout(world.config.episode_timeout) as limit:
-                stop = await _turns(ticket, world, prompt, box, turns, clock)
-        except TimeoutError:
-            if not limit.expired():  # a box that timed out is our fault, not the agent's
-                raise
-            stop = Stop.TIME_LIMIT
-        gone = stop is Stop.BOX_ENDED
-        work = work_of(ticket.task, {}) if gone else await collect(ticket.task, box)
-        return _Transcript(turns, stop, work)
+            with _fault_of_the_task((UserError, PathRefused)):
+                await world.env.setup(ticket.task, box)
+            return await _in_box(ticket, world, prompt, box, clock)
+        finally:
+            await world.env.teardown(ticket.task, box)
+
+
+async def _in_box(
+    ticket: Ticket, world: World, prompt: Sequence[Message], box: Sandbox, clock: _Clock
+) -> _Transcript:
+    turns: list[Turn] = []
+    try:
+        async with asyncio.timeout(world.config.episode_timeout) as limit:
+            stop = await _turns(ticket, world, prompt, box, turns, clock)
+    except TimeoutError:
+        if not limit.expired():  # a box that timed out is our fault, not the agent's
+            raise
+        stop = Stop.TIME_LIMIT
+    async with boundary(GraderError, "judge"), asyncio.timeout(world.config.episode_timeout):
+        with clock.lane("grade"), _fault_of_the_task():
+            verdict = await world.env.judge(ticket.task, turns, box)
+    gone = stop is Stop.BOX_ENDED
+    work = work_of(ticket.task, {}) if gone else await collect(ticket.task, box)
+    return _Transcript(turns, stop, work, verdict)
 
 
 async def _turns(
