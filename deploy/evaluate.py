@@ -84,11 +84,12 @@ async def _evaluate(
         length = config.rollout.max_context_length
         engine = VllmEngine(str(played), config.policy.engine, max_model_len=length)
         try:
-            world = make_world(config, shop, checkpoint, engine)
-            try:
-                return await _play_splits(config, shop, world, samples, limit, console)
-            finally:
-                await close(world.scheme)
+            with Journal(scratch / "journal.sqlite") as journal:
+                world = make_world(config, shop, checkpoint, engine, journal)
+                try:
+                    return await _play_splits(config, shop, world, samples, limit, console)
+                finally:
+                    await close(world.scheme)
         finally:
             await engine.close()
 

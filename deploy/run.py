@@ -20,6 +20,7 @@ from palestra.deploy.boxes import cache_folder
 from palestra.deploy.config import RunConfig
 from palestra.deploy.console import Console
 from palestra.deploy.critic import make_critic, trusting
+from palestra.deploy.judge import reachable_judges
 from palestra.deploy.loggers import Loggers
 from palestra.deploy.placement import ensure_room
 from palestra.deploy.plot import learning_curve
@@ -117,7 +118,8 @@ class Job:
                         gpu=gpu,
                     )
                 )
-                world = make_world(config, shop, policy, actors.engine)
+                world = make_world(config, shop, policy, actors.engine, self.journal)
+                await stack.enter_async_context(reachable_judges(world.scheme))
                 stack.push_async_callback(close, world.scheme)
                 run = self._run(shop, tasks, world, actors)
                 await self._loop(run, shop)

@@ -13,7 +13,7 @@ from palestra.deploy.run_folder import CONFIG, JOURNAL, is_running
 from palestra.deploy.text import one_line
 from palestra.rl.errors import UserError
 from palestra.rl.journal import GroupRow, Journal
-from palestra.rl.types import Trajectory
+from palestra.rl.types import Judgement, Trajectory
 
 TokenText: TypeAlias = Callable[[int], str]
 """The text of one token id."""
@@ -23,13 +23,15 @@ SHOWN = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupView:
-    """One group with its trajectories, whose rewards are those that the step learned from.
+    """One group with its trajectories, whose rewards are those that the step learned from, and
+    what judges said of it.
 
     Example: ``GroupView(row=GroupRow(...), trajectories=(trajectory, ...))``
     """
 
     row: GroupRow
     trajectories: tuple[Trajectory, ...]
+    judgements: tuple[Judgement, ...] = ()
 
 
 class RunView:
@@ -84,7 +86,8 @@ class RunView:
         if len(found) == 1:
             row = found[0]
             siblings = self._shaped(row.step, self.journal.group(row.id))
-            return GroupView(row=row, trajectories=tuple(siblings))
+            said = tuple(self.journal.judgements(row.id))
+            return GroupView(row=row, trajectories=tuple(siblings), judgements=said)
         where = f"{self.path}: " + (f"step {step}: " if step is not None else "")
         if found:
             raise UserError(f"{where}group {prefix} may be {_names(found)}; write more of the id")

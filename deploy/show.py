@@ -23,11 +23,12 @@ from palestra.deploy.episode_text import (
     vouched,
 )
 from palestra.deploy.html_page import write
+from palestra.deploy.judge_text import judgement_lines
 from palestra.deploy.run_view import GroupView, RunView, TokenText
 from palestra.deploy.show_html import page
 from palestra.deploy.table import aligned
 from palestra.deploy.text import clean, one_line
-from palestra.rl.types import Message, Trajectory, Turn
+from palestra.rl.types import Judgement, Message, Trajectory, Turn
 
 METRICS = (
     "reward/mean",
@@ -122,6 +123,7 @@ def group_lines(group: GroupView, decode: TokenText | None) -> Iterator[str]:
         for index, turn in enumerate(trajectory.turns, 1):
             yield from _turn(index, turn, decode)
         yield from _ending(trajectory)
+    yield from judgement_lines(group.judgements)
 
 
 def _messages(messages: Sequence[Message]) -> Iterator[str]:
@@ -174,6 +176,7 @@ def _as_json(run: RunView, groups: Sequence[GroupView], *, full: bool) -> dict[s
                 "step": group.row.step,
                 "task_id": group.row.task_id,
                 "trajectories": [dump(t) for t in group.trajectories],
+                "judgements": [_judgement(j) for j in group.judgements],
             }
             for group in groups
         ],
@@ -189,3 +192,9 @@ def _record(trajectory: Trajectory) -> object:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Trajectory).dump_python(trajectory, mode="json")
+
+
+def _judgement(judgement: Judgement) -> object:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Judgement).dump_python(judgement, mode="json")

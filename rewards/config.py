@@ -34,7 +34,6 @@ class JudgeConfig(Settings):
     kind: Literal["policy", "endpoint"] = "policy"
     """`policy`: the policy that is trained, with its current weights. `endpoint`: the server of
     `endpoint`."""
-    endpoint: EndpointConfig = EndpointConfig()
     temperature: float = Field(default=0.7, ge=0)
     """Temperature of the judge's replies; above 0, so that asking again may help."""
     max_tokens: int = Field(default=512, ge=1)
@@ -48,12 +47,19 @@ class JudgeConfig(Settings):
     tokens_per_step: int = Field(default=0, ge=0)
     """Tokens, read and written, after which a step asks no more; what is being asked still ends.
     0: no limit."""
+    endpoint: EndpointConfig = EndpointConfig()
+
+    @model_validator(mode="after")
+    def _an_endpoint_has_an_address(self) -> JudgeConfig:
+        if self.kind == "endpoint" and not (self.endpoint.base_url and self.endpoint.model):
+            raise ValueError('kind = "endpoint" needs endpoint.base_url and endpoint.model')
+        return self
 
 
 class PairwiseConfig(Settings):
-    """The pairwise critic: which rubrics, how much is shown, who meets whom."""
+    """The reward `pairwise_critic`: which rubrics, how much is shown, who meets whom."""
 
-    criteria: tuple[str, ...] = ("core", "prescriptive")
+    criteria: list[str] = ["core", "prescriptive"]
     """Files of rubrics: names of ours, or paths that end in `.toml`."""
     max_response_chars: int = Field(default=6000, ge=200)
     """Characters shown of each response, and of the task; of more, the beginning and the end."""
@@ -99,6 +105,8 @@ class RewardsConfig(Settings):
     """Address space of such a process in MiB; our default."""
     use: dict[str, RewardEntry] = {}
     """Parts of the reward by name."""
+    judge: JudgeConfig = JudgeConfig()
+    pairwise: PairwiseConfig = PairwiseConfig()
 
     @model_validator(mode="after")
     def _gates_are_for_the_gated(self) -> RewardsConfig:

@@ -12,6 +12,7 @@ from palestra.rewards.changes import diff_size, patch_applies
 from palestra.rewards.faithfulness.reward import faithfulness
 from palestra.rewards.false_claim import false_claim
 from palestra.rewards.format import well_formed
+from palestra.rewards.judging.pairwise import pairwise_critic
 from palestra.rewards.kinds import AnyReward, RewardFactory
 from palestra.rewards.length import length
 from palestra.rewards.recorded import recorded
@@ -41,5 +42,6 @@ REWARDS: Registry[AnyReward | RewardFactory] = Registry(
         "faithfulness": faithfulness,
         "false_claim": false_claim,
         "recorded": recorded,
+        "pairwise_critic": pairwise_critic,
     },
 )

@@ -42,6 +42,7 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
 
     trajectories = await play_step(step, run)
     metrics = {**rollout_metrics(trajectories), **run.world.box_metrics()}
+    metrics |= run.world.judge_metrics(step)
     ensure_enough(
         step,
         trajectories,

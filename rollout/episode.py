@@ -64,6 +64,8 @@ class World:
     meter: Meter
     box_metrics: Callable[[], Mapping[str, float]] = dict
     """What is known of the boxes of all episodes so far."""
+    judge_metrics: Callable[[int], Mapping[str, float]] = lambda step: {}
+    """What judging a step has cost, and what the judge is biased by."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,7 @@ ONLY_IN = {
     "pyarrow": ("envs/",),
     "math_verify": ("rewards/",),
     "ruff": ("rewards/",),
+    "openai": ("rewards/judging/",),
     "fastapi": ("deploy/", "rollout/"),
 }
 

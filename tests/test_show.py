@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +17,17 @@ from palestra.deploy.console import Console
 from palestra.deploy.show import ShowOptions, show
 from palestra.rl.errors import UserError
 from palestra.rl.journal import Journal
-from palestra.rl.types import Group, Message, Provenance, ToolCall, Trajectory, Turn, Verdict
+from palestra.rl.types import (
+    Group,
+    Judgement,
+    Message,
+    Opinion,
+    Provenance,
+    ToolCall,
+    Trajectory,
+    Turn,
+    Verdict,
+)
 
 EVIL = "\x1b]0;owned\x07\x1b[2J[red]<script>alert('x')</script>\x9b1m\u202e&\"'"
 
@@ -207,3 +219,60 @@ def test_html_of_a_run_without_episodes(tmp_path: Path) -> None:
     _shown(tmp_path, html=tmp_path / "page.html")
     assert "no episode yet" in (tmp_path / "page.html").read_text()
     assert "no episode has been recorded yet" in _shown(tmp_path)
+
+
+def test_what_a_judge_said_stands_under_its_group(run: Path) -> None:
+    asked = Judgement(
+        key="k",
+        step=2,
+        group_id="2/b",
+        about=("2/b/0", "2/b/1"),
+        messages=(Message(role="user", content="Which?"),),
+        answers=("first-4be1", "second-4be1", "tie-4be1"),
+        choice=1,
+        opinion=Opinion(text=f"The second.{EVIL}", judge="policy@7", input_tokens=90),
+    )
+    with Journal(run / "journal.sqlite") as journal:
+        journal.add_judgement(asked)
+        journal.add_judgement(replace(asked, key="l", choice=None))
+        journal.add_judgement(replace(asked, choice=0))
+        assert journal.judgement("k") == asked
+        assert journal.judgement("m") is None
+    text = _shown(run, group="2/b")
+    assert "--- judge policy@7 on 2/b/0, 2/b/1: second  90 + 0 tokens" in text
+    assert text.count("The second.") == 2 and "no verdict" in text
+    assert not any(mark in text for mark in ("\x1b", "\x07", "\u202e"))
+    assert "judge" not in _shown(run, group="2/a")
+
+
+def test_judgements_in_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turn = Turn(
+        context_ids=(1,),
+        token_ids=(2,),
+        logprobs=(-0.5,),
+        version=7,
+        message=Message(role="assistant", content="\ud800"),
+    )
+    asked = Judgement(
+        key="k",
+        step=2,
+        group_id="2/b",
+        about=("2/b/0",),
+        messages=(),
+        answers=("meets-4be1", "fails-4be1"),
+        choice=0,
+        opinion=Opinion(text="Yes.", judge="policy@7", turn=turn),
+    )
+    with Journal(run / "journal.sqlite") as journal:
+        journal.add_judgement(asked)
+        (kept,) = journal.judgements("2/b")
+        assert kept.opinion.turn is not None and kept.opinion.turn.logprobs == (-0.5,)
+    _shown(run, group="2/b", as_json=True)
+    (group,) = json.loads(capsys.readouterr().out)["groups"]
+    assert [j["opinion"]["text"] for j in group["judgements"]] == ["Yes."]
+
+
+def test_a_journal_from_before_there_were_judges(run: Path) -> None:
+    with closing(sqlite3.connect(run / "journal.sqlite")) as old:
+        old.execute("DROP TABLE judgements")
+    assert "=== episode 2" in _shown(run, group="2/b")

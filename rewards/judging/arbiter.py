@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 from palestra.rewards.config import JudgeConfig
 from palestra.rewards.judging.questions import Question
@@ -53,6 +54,7 @@ class Arbiter:
         self.store = store
         self.seed = seed
         self._gate = asyncio.Semaphore(config.max_in_flight)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._spent: dict[int, Spent] = defaultdict(Spent)
 
     async def decide(self, question: Question, *, repeat: int = 0) -> Judgement:
@@ -77,11 +79,17 @@ class Arbiter:
         spent = self._spent[question.step]
         seed = self._seed(question, sample)
         key = _digest(self.judge.name, question, self.config.max_tokens, seed)
-        known = self.store.judgement(key)
-        if known is not None:
-            spent.remembered += 1
-            free = replace(known.opinion, input_tokens=0, output_tokens=0)
-            return replace(known, about=question.about, opinion=free)
+        # Siblings that wrote the same are asked about at once: the first pays for all.
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            known = self.store.judgement(key)
+            if known is not None:
+                spent.remembered += 1
+                free = replace(known.opinion, input_tokens=0, output_tokens=0)
+                return replace(known, about=question.about, opinion=free)
+            return await self._asked(question, key, seed)
+
+    async def _asked(self, question: Question, key: str, seed: int) -> Judgement:
+        spent = self._spent[question.step]
         async with self._gate:
             self._ensure_budget(question.step)
             spent.calls += 1

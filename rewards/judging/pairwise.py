@@ -15,13 +15,16 @@ from palestra.rewards.judging.bias import length_bias, position_bias
 from palestra.rewards.judging.questions import MEETS, Response, check, comparison
 from palestra.rewards.judging.ranking import LOSS, TIE, WIN, Comparison, points, scores
 from palestra.rewards.judging.responses import response_of, task_of
-from palestra.rewards.judging.rubrics import Rubric
+from palestra.rewards.judging.rubrics import Rubric, read_rubrics
 from palestra.rewards.judging.schedule import pairs
 from palestra.rewards.judging.together import together
 from palestra.rl.errors import Abstain
-from palestra.rl.types import Reward, Trajectory
+from palestra.rl.types import GroupRewardFn, Reward, Trajectory
 
-NAME = "pairwise_critic"
+
+def pairwise_critic(*, arbiter: Arbiter, pairwise: PairwiseConfig) -> GroupRewardFn:
+    """Share of comparisons with its siblings that a response wins, by rubrics and a judge."""
+    return PairwiseCritic(arbiter, read_rubrics(pairwise.criteria), pairwise)
 
 
 class PairwiseCritic:
@@ -44,7 +47,7 @@ class PairwiseCritic:
             raise Abstain("a pairwise critic needs two responses")
         comparisons = await self.compare(trajectories)
         totals = scores(len(trajectories), comparisons)
-        return [Reward(total=total, parts={NAME: total}) for total in totals]
+        return [Reward(total=total, parts={}) for total in totals]
 
     async def compare(self, trajectories: Sequence[Trajectory]) -> list[Comparison]:
         """All comparisons of a group: ``repeats`` of each pair that the schedule names."""

@@ -61,7 +61,7 @@ def asked(judged: PairwiseCritic) -> int:
 
 def test_a_ladder_is_ranked_whatever_its_order(said: Said) -> None:
     judged = critic(preferring(len))
-    assert totals(judged, said("aa", "aaaa", "a", "aaa", "aa")) == [0.375, 1.0, 0.0, 0.75, 0.375]
+    assert totals(judged, said("aa", "aaaa", "a", "aaa", "bb")) == [0.375, 1.0, 0.0, 0.75, 0.375]
     metrics = judged.metrics(1)
     assert metrics["judge/calls"] == asked(judged) == 5 * 4
     assert metrics["judge/comparisons"] == 10
@@ -137,6 +137,13 @@ def test_a_group_that_was_judged_is_not_judged_again(said: Said) -> None:
     other = critic(preferring(len), store=store, seed=1)
     totals(other, group)
     assert asked(other) == 6, "another seed asks anew"
+
+
+def test_what_several_wrote_is_judged_once(said: Said) -> None:
+    judged = critic(preferring(len), rubrics=[PLAIN, MUST])
+    assert totals(judged, said("bb", "a", "bb", "a")) == [5 / 6, 1 / 6, 5 / 6, 1 / 6]
+    # A check of each text, and the pairs (bb, a), (a, bb), (bb, bb), (a, a).
+    assert asked(judged) == judged.metrics(1)["judge/calls"] == 2 + 4
 
 
 def test_a_judge_without_a_verdict_is_asked_again_and_then_let_be(said: Said) -> None:
