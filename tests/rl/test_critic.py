@@ -9,19 +9,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from palestra.deploy.config import RunConfig
+from palestra.deploy.critic import make_critic, trusting
 from palestra.policies.fake import RecordingTrainer, ScriptedPolicy
 from palestra.rewards.config import JudgeConfig
 from palestra.rewards.judging.arbiter import Arbiter
+from palestra.rewards.judging.fake import MemoryStore, RuleJudge
+from palestra.rewards.judging.graded import graded
 from palestra.rewards.judging.questions import Question, Response, comparison
 from palestra.rewards.judging.rubrics import read_rubrics
 from palestra.rewards.judging.trusted import Trusted
 from palestra.rewards.judging.verdicts import written
+from palestra.rewards.score import Scheme, Weighted
 from palestra.rl.critic.loop import Critic
 from palestra.rl.critic.pairs import is_heldout, pairs_of
 from palestra.rl.critic.preference import Verdicts, loss, margins, preference_samples, strength
@@ -297,3 +303,32 @@ def test_below_its_limit_opinions_stop_to_count_and_it_says_so_once(
         asyncio.run(reward([make_trajectory(step=2)]))
     run.journal.finish_step(2, {"critic/accuracy": 1.0})
     assert asyncio.run(reward([make_trajectory(step=3)]))
+
+
+def test_a_run_has_the_critic_that_its_recipe_asks_for(make_run: MakeRun) -> None:
+    run = make_run()
+    trainer = SimpleNamespace(version=0)
+
+    def made(**critic: Any) -> Critic | None:
+        config = RunConfig.model_validate({"rl": {"critic": critic}, "seed": 7})
+        return make_critic(config, run.world, trainer, run.journal, print)  # type: ignore[arg-type]
+
+    assert made() is None
+    critic = made(freq=2, temperature=0.5)
+    assert critic is not None and critic.due(4) and not critic.due(3)
+    trainer.version = 4
+    assert critic.arbiter.judge.name == "policy@4/t=0.5", "whatever weights the engine has now"
+
+
+def test_only_the_policys_own_opinions_hang_on_its_accuracy(make_critical: Any) -> None:
+    run = make_critical()
+    assert run.critic is not None
+    own = graded(arbiter=run.critic.arbiter)
+    other = graded(arbiter=Arbiter(RuleJudge(lambda *_: ""), JudgeConfig(), MemoryStore()))
+    parts = {**run.world.scheme.parts, "own": Weighted(reward=own), "other": Weighted(reward=other)}
+    world = replace(run.world, scheme=Scheme(parts))
+    assert trusting(world, run.journal, 0.0) is world
+    found = trusting(world, run.journal, 0.6).scheme
+    assert [name for name, p in found.parts.items() if isinstance(p.reward, Trusted)] == ["own"]
+    assert [name for name, *_ in found.grouped] == ["own", "other"]
+    assert found.parts["own"].reward.reward is own
