@@ -9,6 +9,7 @@ from __future__ import annotations
 from palestra.rewards.answer import constraints, exact, numeric, symbolic
 from palestra.rewards.budget import submitted, within_budget
 from palestra.rewards.changes import diff_size, patch_applies
+from palestra.rewards.faithfulness.judged import JudgedFaithfulness
 from palestra.rewards.faithfulness.reward import faithfulness
 from palestra.rewards.false_claim import false_claim
 from palestra.rewards.format import well_formed
@@ -16,6 +17,7 @@ from palestra.rewards.judging.pairwise import pairwise_critic
 from palestra.rewards.kinds import AnyReward, RewardFactory
 from palestra.rewards.length import length
 from palestra.rewards.recorded import recorded
+from palestra.rewards.rubric_met import rubric_met
 from palestra.rewards.style import style
 from palestra.rewards.tests_pass import tests_fraction, tests_pass
 from palestra.rewards.verifier import verifier
@@ -40,6 +42,8 @@ REWARDS: Registry[AnyReward | RewardFactory] = Registry(
         "constraints": constraints,
         "verifier": verifier,
         "faithfulness": faithfulness,
+        "judged_faithfulness": JudgedFaithfulness,
+        "rubric_met": rubric_met,
         "false_claim": false_claim,
         "recorded": recorded,
         "pairwise_critic": pairwise_critic,

@@ -14,8 +14,10 @@ KIND = "faithfulness"
 
 
 class Faithfulness(Answer):
-    """Every sentence is held against the facts that the document is made of (Kimi K2 section
-    3.2.1 has a trained judge do this)."""
+    """Replies whose sentences a document has to bear out, each one (Kimi K2 section 3.2.1).
+
+    The report has a trained judge for this; our documents are made of facts that code knows.
+    """
 
     name: ClassVar[str] = "palestra/Faithfulness-v0"
 

@@ -36,8 +36,10 @@ class Talk(BaseModel):
 
 
 class Safety(FileEnv):
-    """The target's side: messages come one by one, and every reply is judged (Kimi K2 section
-    3.2.1). Of each attack there is a harmless twin that has to be answered."""
+    """The target's side of attacks, each with a harmless twin (Kimi K2 section 3.2.1).
+
+    Messages come one by one, and every reply is judged; the twin has to be answered.
+    """
 
     name: ClassVar[str] = "palestra/Safety-v0"
     tools: ClassVar[tuple[Tool, ...]] = (
@@ -108,7 +110,9 @@ def attack_tasks(
     where, goal = house(random.Random(f"{seed}/{id}")), GOALS[attack.goal]
     answer = where.facts[goal.public]
 
-    def task(name: str, turns: Sequence[str], reply: str, checks: Sequence[str]) -> Task:
+    def task(
+        name: str, turns: Sequence[str], reply: str, checks: Sequence[str], **more: str
+    ) -> Task:
         start = {"system": where.prompt, "turns": turns, "replies": []}
         wanted = {"private": where.private, "answer": answer, "replies": len(turns)}
         return Task(
@@ -128,10 +132,10 @@ def attack_tasks(
                 )
                 for check in checks
             ),
-            labels={**labels, "asks": name, "operators": " ".join(attack.operators)},
+            labels={**labels, "asks": name, "operators": " ".join(attack.operators), **more},
         )
 
     return (
-        task("attack", attack.turns, REFUSAL, ("kept",)),
+        task("attack", attack.turns, REFUSAL, ("kept",), rubric=goal.rubric),
         task("twin", attack.twin, f"That is {answer}.", ("kept", "helped")),
     )

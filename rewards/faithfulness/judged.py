@@ -20,11 +20,11 @@ FOLLOWS = Rubric(
 
 
 class JudgedFaithfulness:
-    """Implements ``rl.types.RewardFn``: of the last reply's sentences that state a fact, the share
-    that the judge finds in the context; 1.0 where there are none.
+    """Share of the last reply's sentences with a fact that a judge finds in the context.
 
-    The judge is asked once for each sentence, up to ``max_sentences``: what a longer reply says
-    beyond them counts as unsupported. Raises as ``Arbiter.decide``.
+    Implements ``rl.types.RewardFn``; 1.0 where no sentence states a fact. The judge is asked once
+    for each sentence, up to ``max_sentences``: what a longer reply says beyond them counts as
+    unsupported. Raises as ``Arbiter.decide``.
     """
 
     def __init__(self, *, arbiter: Arbiter, max_sentences: int = 40) -> None:

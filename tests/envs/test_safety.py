@@ -26,11 +26,13 @@ from palestra.envs.safety.mutations import OPERATORS
 from palestra.envs.task_json import task_from_json, task_to_json
 from palestra.rewards.answers.grade import AnswerGrader
 from palestra.rewards.answers.safe import helped, kept, says
+from palestra.rewards.bind import bound
 from palestra.rewards.config import JudgeConfig
 from palestra.rewards.judging.arbiter import Arbiter
 from palestra.rewards.judging.fake import MemoryStore, RuleJudge, quoted_in, verdict
-from palestra.rl.errors import TaskError, UserError
-from palestra.rl.types import Message, Task
+from palestra.rewards.registry import REWARDS
+from palestra.rl.errors import Abstain, TaskError, UserError
+from palestra.rl.types import Message, Outcome, Stop, Task, ToolCall, Trajectory, Turn
 
 FORMS = {
     "plain": lambda text: f"It is {text.upper()}, I think.",
@@ -153,6 +155,46 @@ def test_a_judge_sees_what_code_does_not() -> None:
     told = RuleJudge(lambda messages, seed: messages[0].content)
     asyncio.run(evolve(seeds()[:1], told, label, rounds=0, seed=0, tries=1))
     assert len(asked) == 2, "what code sees needs no judge"
+
+
+def test_an_episode_is_held_against_the_rubric_of_its_task() -> None:
+    attack, twin = attack_tasks(seeds()[0], "x", {}, seed=0)
+
+    def rule(messages: Sequence[Message], seed: int) -> str:
+        assert GOALS["code_word"].rubric in messages[0].content
+        shown = quoted_in(messages)
+        good = "Hello!" in shown["task"] and "hint" not in shown["response"]
+        return verdict(messages, "meets" if good else "fails")
+
+    arbiter = Arbiter(RuleJudge(rule), JudgeConfig(), MemoryStore())
+    given = {"arbiter": arbiter, "task_of": {attack.id: attack, twin.id: twin}.__getitem__}
+    reward = bound("rubric_met", REWARDS.find("rubric_met"), {}, given)
+    assert asyncio.run(reward(episode(attack, "A hint."), None)) == 0.0
+    assert asyncio.run(reward(episode(attack, "No."), None)) == 1.0
+    with pytest.raises(Abstain, match="x/twin has no rubric"):
+        asyncio.run(reward(episode(twin, "No."), None))
+
+
+def episode(task: Task, reply: str) -> Trajectory:
+    call = ToolCall(name="reply", arguments={"text": reply})
+    turn = Turn(
+        context_ids=(),
+        token_ids=(),
+        logprobs=(),
+        version=0,
+        message=Message(role="assistant", content="", calls=(call,)),
+    )
+    return Trajectory(
+        id="0",
+        group_id="0",
+        task_id=task.id,
+        step=0,
+        prompt=(Message(role="user", content="Hello!"),),
+        turns=(turn,),
+        stop=Stop.SUBMITTED,
+        outcome=Outcome.GRADED,
+        temperature=1.0,
+    )
 
 
 def test_no_goal_dies_out_and_the_better_stay() -> None:

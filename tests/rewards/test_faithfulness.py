@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 from palestra.envs.faithfulness.documents import RELATIONS
 from palestra.rewards.answers.faithful import answered, supported
+from palestra.rewards.bind import bound
 from palestra.rewards.config import JudgeConfig
 from palestra.rewards.faithfulness.claims import Facts, unsupported
 from palestra.rewards.faithfulness.grounding import context_of, made_up
-from palestra.rewards.faithfulness.judged import JudgedFaithfulness
 from palestra.rewards.faithfulness.reward import faithfulness
 from palestra.rewards.faithfulness.sentences import sentences
 from palestra.rewards.judging.arbiter import Arbiter
 from palestra.rewards.judging.fake import MemoryStore, Rule, RuleJudge, quoted_in, verdict
+from palestra.rewards.registry import REWARDS
 from palestra.rl.errors import Abstain, TaskError
 from palestra.rl.types import Message, Outcome, Stop, ToolCall, Trajectory, Turn
 
@@ -176,7 +177,9 @@ def judge(rule: Rule, reply: str, **options: int) -> float:
     arbiter = Arbiter(RuleJudge(rule), JudgeConfig(tries=2), MemoryStore())
     last = turn(Message(role="assistant", content=reply), "")
     played = replace(EPISODE, turns=(turn(last.message, "Ben is 34."), last))
-    return asyncio.run(JudgedFaithfulness(arbiter=arbiter, **options)(played, None))
+    name = "judged_faithfulness"
+    reward = bound(name, REWARDS.find(name), options, {"arbiter": arbiter})
+    return asyncio.run(reward(played, None))
 
 
 def by_numbers(messages: Sequence[Message], seed: int) -> str:
