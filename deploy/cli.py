@@ -19,7 +19,6 @@ from palestra import __version__
 from palestra.rl.errors import PalestraError, UserError
 
 LATER = {
-    "dashboard": "runs in a browser",
     "gateway": "an OpenAI-compatible endpoint that records tokens",
     "submit": "a recipe as a job on a Ray cluster",
 }
@@ -72,6 +71,7 @@ def build_parser() -> Parser:
     _add_new(commands)
     _add_looking(commands)
     _add_sandbox(commands)
+    _add_dashboard(commands)
     for name, what in LATER.items():
         _command(commands, name, f"{what} (not in this version)", "")
     return parser
@@ -229,6 +229,25 @@ def _add_sandbox(commands: Commands[Parser]) -> None:
     reap.add_argument("--older", type=_seconds, default=math.inf, metavar="SECONDS", help=what)
 
 
+def _add_dashboard(commands: Commands[Parser]) -> None:
+    dashboard = _command(commands, "dashboard", "runs in a browser", "dashboard:run")
+    what = "a folder of runs, or one run (default runs)"
+    dashboard.add_argument("runs", nargs="?", default="runs", metavar="RUNS", help=what)
+    what = "address to listen on (default 127.0.0.1); others need a token and TLS"
+    dashboard.add_argument("--host", default="127.0.0.1", help=what)
+    what = "port to listen on (default 8765; 0: any that is free)"
+    dashboard.add_argument("--port", type=_port, default=8765, metavar="N", help=what)
+    for name, what in (
+        ("token-file", "file with the token; else the variable PALESTRA_DASHBOARD_TOKEN"),
+        ("tls-cert", "certificate to speak TLS with"),
+        ("tls-key", "its key"),
+        ("cache", "folder of search indexes (default ~/.cache/palestra/dashboard)"),
+    ):
+        dashboard.add_argument(f"--{name}", metavar="PATH", help=what)
+    what = "a proxy in front speaks TLS"
+    dashboard.add_argument("--behind-proxy", action="store_true", help=what)
+
+
 def _recipe(parser: Parser) -> None:
     _overridable(parser)
     _unsafe(parser)
@@ -264,6 +283,13 @@ def _positive(text: str) -> int:
     value = int(text) if text.isascii() and text.isdigit() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= value < 65_536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
     return value
 
 
@@ -314,6 +340,7 @@ COMMANDS = (
     "new",
     "show",
     "replay",
+    "dashboard",
     "config",
     "doctor",
     "sandbox",

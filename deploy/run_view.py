@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
 
 from palestra.deploy.run_folder import CONFIG, JOURNAL, is_running
 from palestra.deploy.text import one_line
+from palestra.deploy.token_text import TokenText, load_tokenizer, tokenizer_files
 from palestra.rl.errors import UserError
 from palestra.rl.journal import GroupRow, Journal
 from palestra.rl.types import Judgement, Trajectory
-
-TokenText: TypeAlias = Callable[[int], str]
-"""The text of one token id."""
 
 SHOWN = 8
 
@@ -105,30 +102,19 @@ class RunView:
 
     def token_text(self) -> TokenText | None:
         """Decodes single ids with the run's own tokenizer; None when there is none to load."""
-        from tokenizers import Tokenizer
+        tokenizer = load_tokenizer([*tokenizer_files(self.path), *self._models()])
+        if tokenizer is None:
+            return None
+        return lambda token_id: str(tokenizer.decode([token_id], skip_special_tokens=False))
 
-        for path in self._tokenizer_files():
-            try:
-                tokenizer = Tokenizer.from_file(str(path))
-            except Exception:  # noqa: BLE001 - the library raises plain Exception on a bad file
-                continue
-            return lambda token_id: str(tokenizer.decode([token_id], skip_special_tokens=False))
-        return None
-
-    def _tokenizer_files(self) -> list[Path]:
-        def written(path: Path) -> float:
-            try:
-                return path.stat().st_mtime
-            except OSError:  # pruned meanwhile
-                return 0.0
-
-        found = sorted(self.path.rglob("tokenizer.json"), key=written, reverse=True)
+    def _models(self) -> list[Path]:
+        """The tokenizer of the model that the run started from."""
         try:
             config = tomllib.loads((self.path / CONFIG).read_text(encoding="utf-8"))
             model = Path(str(config["policy"]["model"])) / "tokenizer.json"
         except (OSError, ValueError, KeyError, TypeError):
-            return found
-        return [*found, model] if model.is_file() else found
+            return []
+        return [model] if model.is_file() else []
 
     def close(self) -> None:
         """Close the journal."""

@@ -24,10 +24,11 @@ from palestra.deploy.episode_text import (
 )
 from palestra.deploy.html_page import write
 from palestra.deploy.judge_text import judgement_lines
-from palestra.deploy.run_view import GroupView, RunView, TokenText
+from palestra.deploy.run_view import GroupView, RunView
 from palestra.deploy.show_html import page
 from palestra.deploy.table import aligned
 from palestra.deploy.text import clean, one_line
+from palestra.deploy.token_text import TokenText
 from palestra.rl.types import Judgement, Message, Trajectory, Turn
 
 METRICS = (

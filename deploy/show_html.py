@@ -15,7 +15,8 @@ from palestra.deploy.episode_text import (
     vouched,
 )
 from palestra.deploy.html_page import document, escaped
-from palestra.deploy.run_view import GroupView, RunView, TokenText
+from palestra.deploy.run_view import GroupView, RunView
+from palestra.deploy.token_text import TokenText
 from palestra.rl.types import Message, Trajectory, Turn
 
 

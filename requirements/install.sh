@@ -107,6 +107,16 @@ offer_bubblewrap() {
     say "bubblewrap is missing (apt-get install bubblewrap); Landlock boxes are used instead"
 }
 
+# The tests of the dashboard look at it; nothing else needs a browser.
+offer_chromium() {
+    if command -v chromium chromium-browser google-chrome >/dev/null; then return; fi
+    if as_root_with_apt; then
+        say "installing chromium, for tests of the dashboard"
+        if apt_install chromium; then return; fi
+    fi
+    say "chromium is missing (apt-get install chromium); tests of the dashboard's pages are skipped"
+}
+
 # DeepSpeed compiles a small extension the first time it runs.
 offer_compiler() {
     if command -v c++ >/dev/null || command -v g++ >/dev/null; then return; fi
@@ -124,5 +134,6 @@ make_venv
 install_packages
 offer_bubblewrap
 offer_compiler
+offer_chromium
 fingerprint >$STAMP
 say "done; $VENV/bin/palestra doctor says what works on this machine"

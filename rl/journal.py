@@ -10,6 +10,7 @@ processes may read the file at any time; one process writes it.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
@@ -76,29 +77,51 @@ class EvalRow:
     solved: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """One record of the journal, and its ``position`` in the order of recording, which only grows.
+
+    ``trajectory`` is None where the record is damaged, or an evaluation kept none. ``split`` is
+    that of an evaluation, empty for training.
+
+    Example: ``Recorded(position=7, id="00003/0001/007", split="", trajectory=trajectory)``
+    """
+
+    position: int
+    id: str
+    split: str
+    trajectory: Trajectory | None
+
+
 class Journal:
     """One run's journal; a context manager that closes itself.
 
     ``read_only`` neither creates nor changes anything. A file that is not a journal, that is
-    damaged or that a newer version wrote raises ``UserError``.
+    damaged or that a newer version wrote raises ``UserError``, and so does one that others keep
+    locked for ``timeout`` seconds.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, timeout: float = 30.0) -> None:
         self.path = path
         if read_only and not path.is_file():
             raise UserError(f"{path}: there is no journal here")
-        mode = "ro" if read_only else "rwc"
+        mode = "rwc"
+        if read_only:
+            # SQLite reads a file in WAL mode on a read-only disk only if told that none writes it.
+            mode = "ro" if os.access(path.parent, os.W_OK) else "ro&immutable=1"
         try:
             # Autocommit: every statement is a transaction of its own.
             self._connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode={mode}",
                 uri=True,
-                timeout=30.0,
+                timeout=timeout,
                 isolation_level=None,
                 check_same_thread=False,
             )
         except sqlite3.Error as error:
             raise self._error(error) from error
+        # A damaged text is one bad record, not an error of the statement that meets it.
+        self._connection.text_factory = lambda data: data.decode("utf-8", errors="replace")
         try:
             self._prepare(read_only)
         except BaseException:
@@ -268,6 +291,35 @@ class Journal:
         sql = "SELECT json FROM judgements WHERE group_id = ? ORDER BY rowid"
         return [self._load(text, Judgement) for (text,) in self._rows(sql, (group_id,))]
 
+    def eval_trajectory(
+        self, step: int, split: str, task_id: str, sample: int
+    ) -> Trajectory | None:
+        """One stored episode of an evaluation, if it is here."""
+        sql = (
+            "SELECT trajectory FROM evals WHERE step = ? AND split = ? AND task_id = ?"
+            " AND sample = ? AND trajectory IS NOT NULL"
+        )
+        rows = self._rows(sql, (step, split, task_id, sample))
+        return self._load(rows[0][0], Trajectory) if rows else None
+
+    def recorded(self, after: int, limit: int) -> list[Recorded]:
+        """The next training episodes in the order of recording, from position ``after`` on."""
+        sql = "SELECT rowid, id, '', json FROM trajectories WHERE rowid > ? ORDER BY rowid LIMIT ?"
+        return [self._recorded(*row) for row in self._rows(sql, (after, limit))]
+
+    def recorded_evals(self, after: int, limit: int) -> list[Recorded]:
+        """The same for evaluated episodes, whose ids are ``eval/SPLIT/TASK/SAMPLE@STEP``."""
+        sql = (
+            "SELECT rowid, 'eval/' || split || '/' || task_id || '/' || sample || '@' || step,"
+            " split, trajectory FROM evals WHERE rowid > ? ORDER BY rowid LIMIT ?"
+        )
+        return [self._recorded(*row) for row in self._rows(sql, (after, limit))]
+
+    def counts(self) -> tuple[int, int]:
+        """The last positions of training and of evaluated episodes: how many there are."""
+        rows = self._rows("SELECT (SELECT MAX(rowid) FROM trajectories), MAX(rowid) FROM evals")
+        return (rows[0][0] or 0, rows[0][1] or 0)
+
     def set_meta(self, key: str, value: Json) -> None:
         """Store a JSON value under a key."""
         self._rows("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
@@ -302,6 +354,13 @@ class Journal:
     def _number(self, sql: str) -> int:
         value: int = self._rows(sql)[0][0]
         return value
+
+    def _recorded(self, position: int, name: str, split: str, text: str | None) -> Recorded:
+        try:
+            trajectory = None if text is None else self._load(text, Trajectory)
+        except UserError:
+            trajectory = None
+        return Recorded(position=position, id=name, split=split, trajectory=trajectory)
 
     def _load(self, text: str, kind: type[T]) -> T:
         try:

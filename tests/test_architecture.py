@@ -41,7 +41,7 @@ ONLY_IN = {
     "transformers": ("policies/",),
     "peft": ("policies/",),
     # The viewer decodes single ids of a finished run without importing transformers.
-    "tokenizers": ("policies/", "deploy/run_view.py"),
+    "tokenizers": ("policies/", "deploy/token_text.py"),
     "docker": ("sandbox/", "deploy/"),
     "kubernetes": ("sandbox/", "deploy/"),
     "websockets": ("sandbox/", "deploy/", "envs/adapters/"),
