@@ -153,7 +153,8 @@ def _stamp(path: Path) -> str:
         found = path.stat()
     except OSError:
         return "-"
-    return f"{found.st_ino}.{found.st_mtime_ns}.{found.st_size}"
+    # A reader makes an empty file beside a journal, which says nothing of the run.
+    return f"{found.st_ino}.{found.st_mtime_ns}.{found.st_size}" if found.st_size else "-"
 
 
 def _object(text: str, load: Any) -> dict[str, Any]:

@@ -274,12 +274,8 @@ def test_charts_zoom_move_and_compare(tiny: Path, server: str, visit: Open) -> N
     page.get_by_role("button", name="Compare 2 runs").click()
     expect(page.locator("figure[data-metric='reward/mean'] .readout span")).to_have_count(2)
     canvas = page.locator("figure[data-metric='reward/mean'] canvas")
-    box = canvas.bounding_box()
-    assert box
-    page.mouse.move(box["x"] + 80, box["y"] + 60)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 240, box["y"] + 60)
-    page.mouse.up()
+    left, right = {"x": 80, "y": 60}, {"x": 240, "y": 60}
+    canvas.drag_to(canvas, source_position=left, target_position=right)  # type: ignore[arg-type]
     expect(page.get_by_role("button", name="Show all steps")).to_be_visible()
     assert "zoom=1." in page.url
     page.get_by_role("button", name="Show all steps").click()
