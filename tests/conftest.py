@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from palestra.rl.types import (
     Message,
@@ -17,6 +18,10 @@ from palestra.rl.types import (
     Turn,
     Verdict,
 )
+
+# On a machine that others use an example is slow, not wrong.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 MakeTurn: TypeAlias = Callable[..., Turn]
 MakeTrajectory: TypeAlias = Callable[..., Trajectory]

@@ -370,7 +370,7 @@ SAMPLES: Mapping[str, list[Mapping[str, object]]] = {
 
 
 @pytest.mark.parametrize("kind", ROWS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_damaged_row_is_a_bad_row_or_a_task(kind: str, data: st.DataObject) -> None:
     row = dict(data.draw(st.sampled_from(SAMPLES[kind])))

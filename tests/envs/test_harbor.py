@@ -401,7 +401,7 @@ def test_a_time_limit_of_a_stored_verifier_is_a_number(seconds: object) -> None:
         task_from_json(row)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.one_of(st.binary(max_size=60), st.text("[]=\"'{}abcenvgsp.1\n ", max_size=60)))
 def test_any_text_is_a_table_or_bad(text: bytes | str) -> None:
     try:
@@ -414,7 +414,7 @@ WORD = st.sampled_from(["FROM", "COPY", "RUN", "ENV", "WORKDIR", "in/", "./", ".
 WORD |= st.sampled_from(["a=1", "$A", "'", "\\\n", "\n", "apt-get", "install", "mkdir", "-p", "#"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(WORD, max_size=12))
 def test_any_dockerfile_is_a_layout_or_bad(words: list[str]) -> None:
     context = {"in/a": File(data=b"")}

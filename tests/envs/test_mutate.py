@@ -115,7 +115,7 @@ exprs = st.recursive(
 breaks = st.sampled_from(["\n", "\r\n"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(exprs, min_size=1, max_size=4), breaks)
 def test_any_program(values: list[str], newline: str) -> None:
     lines = ["def f(a, b):", *(f"    c = {value}  # é" for value in values), "    return c", ""]

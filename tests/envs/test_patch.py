@@ -161,7 +161,7 @@ TEXT_FILES = st.builds(
 TEXT_TREES = st.dictionaries(NAMES, TEXT_FILES, max_size=3).map(possible)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(before=TEXT_TREES, after=TEXT_TREES)
 def test_git_applies_the_diff(
     tmp_path_factory: pytest.TempPathFactory, before: dict[str, File], after: dict[str, File]

@@ -278,7 +278,7 @@ FIELDS = ("instance_id", "repo", "base_commit", "problem_statement", "patch", "t
 FIELDS += ("FAIL_TO_PASS", "PASS_TO_PASS", "image_name")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON))
 def test_any_row_is_an_instance_or_bad(row: dict[str, Any]) -> None:
     try:
@@ -297,7 +297,7 @@ PLACES = st.sampled_from(["a.py", "b.py", "../x", "/etc/x", ".git/config", "a.py
 MODES = st.sampled_from(["100644", "100755", "120000", "160000", "040000"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(HEADS, PLACES, PLACES, MODES), min_size=1, max_size=8))
 def test_no_diff_leads_out_of_the_tree(lines: list[tuple[str, str, str, str]]) -> None:
     diff = "\n".join(line.format(*words) for line, *words in lines)

@@ -317,7 +317,7 @@ def played(
 
 
 @given(script=st.lists(EDITS, max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_script_does_what_plain_python_does(
     played: Callable[[list[tuple[Any, ...]]], dict[str, bytes]], script: list[tuple[Any, ...]]
 ) -> None:

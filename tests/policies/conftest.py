@@ -6,16 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 
 from palestra.policies.config import TinyConfig
 from palestra.policies.tiny import build
 
 torch.set_num_threads(1)
-
-# The machine is shared: no test may depend on how fast it is.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")

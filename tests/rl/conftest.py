@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from palestra.envs.arguments import tool
 from palestra.envs.base import Env
@@ -42,10 +41,6 @@ from palestra.rollout.tokens import Chat
 
 SPECIAL = ("<|im_end|>", "<tool_call>", "</tool_call>")
 ANSWER = "answer.txt"
-
-# The machine is shared: no test may depend on how fast it is.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared")
 
 
 class Letters:

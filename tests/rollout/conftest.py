@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar, TypeAlias
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from palestra.envs.arguments import tool
 from palestra.envs.base import Env
@@ -43,10 +42,6 @@ TOOLS = (
 )
 TEXTS = ["def add(a, b):\n    return a + b\n", "1 of 2 tests passed", "Fix the file: system user"]
 FILE = "answer.txt"
-
-# The machine is shared: no test may depend on how fast it is.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")

@@ -177,14 +177,14 @@ plain = st.recursive(
 
 
 @given(plain)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_codec_round_trip_keeps_value_and_type(value: object) -> None:
     again = decode(encode(value))
     assert again == value and type(again) is type(value) and same(value, again)
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_codec_survives_hostile_bytes(data: bytes) -> None:
     try:
         decode(data)

@@ -428,7 +428,7 @@ STEPS: Mapping[str, Callable[[], Awaitable[None]]] = {
 steps = st.lists(st.sampled_from(sorted(STEPS)), max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     creating=steps,
     closing=steps,
