@@ -120,7 +120,8 @@ class DeepSpeedLearner:
         """
         guards.resident(self._offloaded, ("states", "weights"))
         loss = self.objective
-        updates = self._scored([self._pack(samples, self.ranks) for samples in batch.updates])
+        taught = map(self._taught, batch.updates)
+        updates = self._scored([self._pack(samples, self.ranks) for samples in taught])
         if loss and loss.on_mismatch == "skip":
             metrics = self._recorded_mismatch(updates)
             if guards.above(metrics.get("mismatch/kl", 0.0), loss.mismatch_limit):
@@ -204,9 +205,14 @@ class DeepSpeedLearner:
     def _idle(self) -> dict[str, float]:
         return {"actor/grad_norm": 0.0, "actor/lr": self._lr()}
 
+    def _taught(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Those with a loss that counts: of others not even the place in a row may show in the
+        gradient."""
+        if self.ptx_coef:
+            return samples
+        return [s for s in samples if any(s.loss_mask) or any(s.preference)]
+
     def _pack(self, samples: Sequence[Sample], ranks: Ranks = ALONE) -> list[MicroBatch]:
-        if not self.ptx_coef:  # not even their place in a row may show in the gradient
-            samples = [s for s in samples if any(s.loss_mask) or any(s.preference)]
         return micro_batches(
             samples,
             row_tokens=self.config.row_tokens,

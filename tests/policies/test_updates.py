@@ -184,7 +184,10 @@ def test_a_reference_for_rewards_scores_generated_tokens_and_leaves_the_loss_alo
             replace(loss, kl_in_reward=True), row_tokens=row, micro_batch_tokens=micro
         )
         learner.learn(batch())
-        found = learner.reference_logprobs(samples)
+        learner.ptx_coef = 0.0  # which leaves samples out that have no policy loss
+        silent = replace(samples[0], loss_mask=(False,) * len(samples[0].token_ids))
+        nothing, *found = learner.reference_logprobs([silent, *samples])
+        assert nothing == []
         for own, wanted in zip(found, expected, strict=True):
             assert own == pytest.approx(wanted, abs=1e-5), "the first weights', in order"
         if row == 64:
