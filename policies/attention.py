@@ -100,9 +100,18 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """An attention function of transformers: from [R, H, L, D] to [R, L, H, D]. Values narrower
     than keys (latent attention) are padded: torch has kernels without [T, T] for equal widths only.
+
+    Raises ``UserError`` for a sequence longer than the window of a layer, which is not kept here.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    window = more.get("sliding_window")
+    longest = max(stack.shape[1] for stack in sequences.stacks)
+    if window and longest > window:
+        raise UserError(
+            f"policy.model: a layer sees {window} tokens, and a sample has {longest}; set "
+            f"rollout.max_context_length = {window}, or choose a model without sliding windows"
+        )
     more |= {"is_causal": True}
     width = value.shape[-1]
     if width < key.shape[-1]:

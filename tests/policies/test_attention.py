@@ -83,6 +83,17 @@ def test_results_and_gradients_are_those_of_a_mask(
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
+def test_a_window_is_no_matter_until_a_sequence_is_longer() -> None:
+    sequences = sequences_of(torch.tensor([[1, 1, 1, 2, 2, 0]]), torch.tensor([[1] * 5 + [0]]))
+    layer = SimpleNamespace(num_key_value_groups=1)
+    states = [torch.randn(1, 2, 6, WIDTH) for _ in range(3)]
+    plain, _ = attend(layer, *states, None, sequences=sequences, scaling=1.0)
+    found, _ = attend(layer, *states, None, sequences=sequences, scaling=1.0, sliding_window=5)
+    assert torch.equal(found, plain)
+    with pytest.raises(UserError, match="sees 4 tokens, and a sample has 5"):
+        attend(layer, *states, None, sequences=sequences, scaling=1.0, sliding_window=4)
+
+
 class Largest(TorchDispatchMode):
     """Notes the largest tensor that any operation gives, in forward and backward passes."""
 
