@@ -169,7 +169,8 @@ def _named(path: str, text: str) -> Iterator[str]:
 
 def _functions(body: list[ast.stmt]) -> Iterator[str]:
     for node in body:
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+        if isinstance(node, kinds) and node.name.startswith("test"):
             marks = "".join(ast.unparse(mark) for mark in node.decorator_list)
             yield f"{node.name}[" if "parametrize" in marks else node.name
 

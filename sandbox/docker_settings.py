@@ -98,7 +98,8 @@ def host(plan: Plan) -> dict[str, Any]:
 
 
 def mounts(plan: Plan) -> dict[str, str]:
-    """The folders that can be written to: in memory, of which they leave a quarter to processes.
+    """The folders that can be written to: in memory, of which they leave a quarter to processes,
+    and an eighth less for each of ``scratch``.
 
     Folders that the image declares as volumes would be disk space without a bound: hidden.
     """
@@ -108,7 +109,7 @@ def mounts(plan: Plan) -> dict[str, str]:
     hidden = dict.fromkeys(plan.image.volumes, "ro,noexec,nosuid,nodev,size=4096")
     return hidden | {
         work_folder(plan.spec): f"{base},exec,{own},size={limits.memory * 3 // 8}",
-        **dict.fromkeys(plan.spec.scratch, f"{base},exec,{own},size={limits.tmp}"),
+        **dict.fromkeys(plan.spec.scratch, f"{base},exec,{own},size={limits.memory // 8}"),
         "/tmp": f"{base},exec,mode=1777,size={min(limits.tmp, limits.memory // 4)}",
     }
 

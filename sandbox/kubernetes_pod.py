@@ -200,7 +200,8 @@ def listed(found: Mapping[str, Any], *, age_s: float, owner_alive: bool, now: fl
 
 
 def _folders(spec: BoxSpec) -> dict[str, tuple[str, int]]:
-    """Folders that can be written to: in memory, of which they leave a quarter to processes."""
+    """Folders that can be written to: in memory, of which they leave a quarter to processes, and
+    an eighth less for each of ``scratch``."""
     memory = spec.limits.memory
     return {
         "work": (work_folder(spec), memory * 3 // 8),

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from palestra.envs.check import CheckReport, check_tasks
 from palestra.envs.files import work_of
+from palestra.envs.harbor import judged_by
 from palestra.envs.harbor_dockerfile import layout
 from palestra.envs.harbor_env import Harbor
 from palestra.envs.harbor_export import export, task_directory
-from palestra.envs.harbor_files import task_toml
+from palestra.envs.harbor_files import VerifierTable, task_toml
 from palestra.envs.records import mbpp_task
 from palestra.envs.red_team import RedTeam
 from palestra.envs.rows import BadRow
@@ -255,6 +256,12 @@ def test_a_verifier_that_fetches_gives_way_to_its_tests(
     ids = ("tests/test_five.py::TestMore::test_n", "tests/test_five.py::test_five[")
     assert tasks.tasks[0].hidden == tuple(SuiteCheck(id=name) for name in ids)
     assert checked(tasks, grade, boxes).sound
+    # Not to be run, so the task is not sound: rather than judged by the others alone.
+    awaits = {"test_five.py": "async def test_later():\n    pass\n", "test.sh": "curl -L x\n"}
+    hidden, _ = judged_by(
+        {path: File(data=text.encode()) for path, text in awaits.items()}, VerifierTable()
+    )
+    assert hidden == (SuiteCheck(id="tests/test_five.py::test_later"),)
     (tmp_path / "five/tests/test_five.py").unlink()
     assert "needs a network (curl)" in loaded(tmp_path / "five", boxes).skipped[0].reason
 
