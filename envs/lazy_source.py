@@ -68,8 +68,16 @@ async def lazy_tasks(
     """The tasks of ``split``, at most ``limit``; no more than one is held at a time.
 
     Left out and named are entries that give no task, that need what boxes of ``provider`` lack, and
-    that have an id which came before. Raises ``UserError`` where tasks need several environments.
+    that have an id which came before. Raises ``UserError`` where tasks need several environments,
+    and later on where an entry gives no task any more.
     """
+
+    def again(key: K) -> Task:
+        try:
+            return found.make(key)
+        except BadRow as error:
+            raise UserError(f"{source} was changed while it was in use: {error}") from error
+
     needs = Needs(provider)
     keys: list[K] = []
     skipped: list[Skipped] = []
@@ -95,7 +103,7 @@ async def lazy_tasks(
     return TaskSet(
         source=source,
         env=one_env(source, envs),
-        tasks=LazyTasks(keys, found.make),
+        tasks=LazyTasks(keys, again),
         skipped=tuple(skipped),
     )
 

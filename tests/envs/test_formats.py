@@ -34,7 +34,7 @@ from palestra.envs.stdin_records import apps_task, contest_task
 from palestra.envs.task_json import task_from_json, task_to_json
 from palestra.envs.taskset import LazyTasks, TaskSet
 from palestra.envs.translated import translated_task
-from palestra.rl.errors import SandboxError
+from palestra.rl.errors import SandboxError, UserError
 from palestra.rl.types import CallCheck, ExecResult, Json, Outcome, ProgramCheck, Task
 from palestra.sandbox.bubblewrap import Bubblewrap
 from palestra.sandbox.checks import make_grader, run_checks
@@ -469,6 +469,17 @@ def test_items_are_taken_when_their_turn_comes() -> None:
         return number * 2
 
     assert asyncio.run(bounded(work, items(), 2)) == [number * 2 for number in range(9)]
+
+
+def test_a_source_that_changes_while_it_is_in_use_is_named(tmp_path: Path) -> None:
+    path = rows(tmp_path, CONTEST)
+    tasks = asyncio.run(
+        load(f"codecontests:{path}", run_checks=run_checks, provider=Bubblewrap(), seed=0)
+    ).tasks
+    for text in ("{", "{}"):
+        path.write_text(text)
+        with pytest.raises(UserError, match="was changed while it was in use"):
+            tasks[0]
 
 
 def test_rows_of_every_kind_of_file_are_found_again(tmp_path: Path) -> None:
