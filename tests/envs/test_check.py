@@ -22,7 +22,7 @@ from palestra.envs.rows import BadRow
 from palestra.envs.score_rows import score_rows
 from palestra.envs.taskset import Skipped, TaskSet
 from palestra.rewards import registry
-from palestra.rewards.score import Weighted
+from palestra.rewards.score import Scheme, Weighted
 from palestra.rl.errors import GraderError, TaskError, UserError
 from palestra.rl.types import Json, Outcome, Task, Verdict
 
@@ -44,7 +44,7 @@ HALF = humaneval_task(
     }
 )
 TASKS = TaskSet(source="test", env="palestra/Complete-v0", tasks=(AREA, HALF))
-REWARDS = {"tests_pass": Weighted(reward=registry.REWARDS.find("tests_pass"))}
+REWARDS = Scheme({"tests_pass": Weighted(reward=registry.REWARDS.find("tests_pass"))})
 
 
 def test_sound_tasks(world: Any) -> None:
