@@ -20,7 +20,6 @@ from palestra.rl.errors import PalestraError, UserError
 
 LATER = {
     "gateway": "an OpenAI-compatible endpoint that records tokens",
-    "submit": "a recipe as a job on a Ray cluster",
 }
 """Commands of the contract that are not in this version."""
 
@@ -92,6 +91,7 @@ def _add_runs(commands: Commands[Parser]) -> None:
     _folder(train)
     what = "auto: go on if the folder holds a run; never; or the folder to go on in"
     train.add_argument("--resume", default="auto", metavar="auto|never|DIR", help=what)
+    _add_submit(commands)
     sft = _command(commands, "sft", "run only the supervised stage of a recipe", "runs:sft")
     _recipe(sft)
     _folder(sft)
@@ -103,6 +103,25 @@ def _add_runs(commands: Commands[Parser]) -> None:
     _limit(evaluate)
     _set(evaluate, "replace a value of the checkpoint's run (repeatable)")
     _json(evaluate)
+
+
+def _add_submit(commands: Commands[Parser]) -> None:
+    submit = _command(commands, "submit", "a recipe as a job on a Ray cluster", "submit:run")
+    submit.add_argument("recipe", nargs="?", metavar="RECIPE", help="below the current folder")
+    what = "Ray's dashboard, http://HOST:8265 (default RAY_API_SERVER_ADDRESS)"
+    submit.add_argument("--address", metavar="URL", help=what)
+    _set(submit, "replace a value, e.g. --set rl.steps=20 (repeatable)")
+    what = "run folder, as the cluster sees it (default: runs/NAME of the current folder)"
+    submit.add_argument("--run", metavar="DIR", help=what)
+    _unsafe(submit)
+    submit.add_argument("--no-wait", action="store_true", help="do not follow the log")
+    for name, what in (
+        ("status", "how a job is doing; 1 when it failed or was stopped"),
+        ("logs", "what a job has printed"),
+        ("stop", "ask a job to stop"),
+    ):
+        submit.add_argument(f"--{name}", metavar="JOB", help=what)
+    _json(submit)
 
 
 def _add_export(commands: Commands[Parser]) -> None:
@@ -331,6 +350,7 @@ def _fail(error: object, code: int) -> int:
 
 COMMANDS = (
     "train",
+    "submit",
     "sft",
     "eval",
     "export",
