@@ -12,7 +12,7 @@ from palestra.rewards.config import JudgeConfig
 from palestra.rewards.judging.arbiter import Arbiter
 from palestra.rewards.judging.rubrics import read_rubrics
 from palestra.rewards.judging.trusted import Trusted
-from palestra.rewards.kinds import AnyReward
+from palestra.rewards.kinds import AnyReward, is_group
 from palestra.rl.critic.loop import Critic
 from palestra.rl.critic.question import WhichIsRight
 from palestra.rl.critic.trust import is_trusted
@@ -68,4 +68,5 @@ def trusting(world: World, journal: Journal, min_accuracy: float) -> World:
 
 def _is_own_opinion(reward: AnyReward) -> bool:
     arbiter = getattr(reward, "arbiter", None)
-    return isinstance(arbiter, Arbiter) and isinstance(arbiter.judge, PolicyJudge)
+    own = isinstance(arbiter, Arbiter) and isinstance(arbiter.judge, PolicyJudge)
+    return own and is_group(reward)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from palestra.deploy.config import RunConfig
 from palestra.rewards.judging.arbiter import Arbiter
 from palestra.rewards.judging.endpoint import EndpointJudge
+from palestra.rewards.judging.graded import Graded
 from palestra.rewards.judging.pairwise import PairwiseCritic
 from palestra.rewards.score import Scheme
 from palestra.rl.journal import Journal
@@ -57,6 +58,6 @@ def judge_metrics(scheme: Scheme) -> Callable[[int], Mapping[str, float]]:
     return metrics
 
 
-def _critics(scheme: Scheme) -> list[PairwiseCritic]:
+def _critics(scheme: Scheme) -> list[PairwiseCritic | Graded]:
     rewards = [part.reward for part in scheme.parts.values()]
-    return [reward for reward in rewards if isinstance(reward, PairwiseCritic)]
+    return [reward for reward in rewards if isinstance(reward, PairwiseCritic | Graded)]

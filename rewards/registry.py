@@ -13,6 +13,7 @@ from palestra.rewards.faithfulness.judged import JudgedFaithfulness
 from palestra.rewards.faithfulness.reward import faithfulness
 from palestra.rewards.false_claim import false_claim
 from palestra.rewards.format import well_formed
+from palestra.rewards.judging.graded import graded
 from palestra.rewards.judging.pairwise import pairwise_critic
 from palestra.rewards.kinds import AnyReward, RewardFactory
 from palestra.rewards.length import length
@@ -47,5 +48,6 @@ REWARDS: Registry[AnyReward | RewardFactory] = Registry(
         "false_claim": false_claim,
         "recorded": recorded,
         "pairwise_critic": pairwise_critic,
+        "graded": graded,
     },
 )

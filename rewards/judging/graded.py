@@ -36,13 +36,12 @@ class Graded:
     """Implements ``rl.types.GroupRewardFn``: the mean grade over all axes, in [0, 1].
 
     ``alternatives`` holds several sets of rubrics, one axis a rubric. Each group is judged by one
-    of them, which its id and ``seed`` choose, so that no one wording can be learned by heart.
+    of them, which its id and the run's seed choose, so that no one wording can be learned by heart.
     """
 
     arbiter: Arbiter
     alternatives: Mapping[str, Sequence[Rubric]]
     max_response_chars: int
-    seed: int = 0
 
     async def __call__(self, trajectories: list[Trajectory]) -> list[Reward]:
         """Rewards in order. Raises ``Abstain`` or ``JudgeError``, as the arbiter does, for the
@@ -52,7 +51,13 @@ class Graded:
 
     def chosen(self, group_id: str) -> str:
         """Which of the alternatives a group is judged by."""
-        return random.Random(f"{self.seed}/graded/{group_id}").choice(sorted(self.alternatives))
+        return random.Random(f"{self.arbiter.seed}/graded/{group_id}").choice(
+            sorted(self.alternatives)
+        )
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """Cost of the judge in a step."""
+        return self.arbiter.metrics(step)
 
     async def _reward(self, trajectory: Trajectory, name: str) -> Reward:
         if failed(trajectory):
@@ -73,12 +78,11 @@ def graded(
     arbiter: Arbiter,
     criteria: Sequence[str] = ("graded_user", "graded_reviewer"),
     max_response_chars: int = 6000,
-    seed: int = 0,
 ) -> GroupRewardFn:
     """The mean grade of a judge over several axes, above what is verified; each of the files
     ``criteria`` is an alternative."""
     alternatives = {name: read_rubrics([name]) for name in criteria}
-    return Graded(arbiter, alternatives, max_response_chars, seed)
+    return Graded(arbiter, alternatives, max_response_chars)
 
 
 def failed(trajectory: Trajectory) -> bool:
