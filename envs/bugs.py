@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import itertools
 import random
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
-from palestra.envs.mutate import combine, mutants
+from palestra.envs.mutate import Changes, LineChange, combine
 from palestra.envs.repair_demos import LineEdit
 from palestra.envs.syntax import parse
 from palestra.rl.types import File
@@ -34,24 +35,24 @@ def bugs_in(
     in none; which ones the seed says. In the order of files and lines."""
     found: list[Bug] = []
     for path, text in sources.items():
-        functions = _functions(text)
-        groups: dict[str, list[Bug]] = {}
-        for mutant in mutants(text):
-            name, lines = _around(functions, mutant.line, len(text.splitlines()))
+        changes, functions, total = Changes(text), _functions(text), len(text.splitlines())
+        groups: dict[str, list[LineChange]] = {}
+        for change in changes:
+            name, lines = _around(functions, change.line, total)
             if max_lines is None or lines <= max_lines:
+                groups.setdefault(name, []).append(change)
+        for name, group in groups.items():
+            group.sort(key=lambda change: rank(seed, path, change))
+            for change in itertools.islice(filter(changes.alters, group), per_function):
                 edit = LineEdit(
                     path=path,
-                    line=mutant.line,
-                    original=mutant.original_line,
-                    broken=mutant.mutated_line,
+                    line=change.line,
+                    original=change.original_line,
+                    broken=change.mutated_line,
                 )
-                bug = Bug(function=f"{path}::{name}", edits=(edit,), operator=mutant.operator)
-                groups.setdefault(name, []).append(bug)
-        for bugs in groups.values():
-            found += sorted(bugs, key=lambda bug: rank(seed, bug.edits))[:per_function]
-    return sorted(
-        found, key=lambda bug: (bug.edits[0].path, bug.edits[0].line, bug.edits[0].broken)
-    )
+                function = f"{path}::{name}"
+                found.append(Bug(function=function, edits=(edit,), operator=change.operator))
+    return sorted(found, key=lambda bug: astuple(bug.edits[0]))
 
 
 def combined(pool: Sequence[Bug], count: int, seed: int) -> Iterator[Bug]:

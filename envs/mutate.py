@@ -9,26 +9,76 @@ import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 from palestra.envs.operators import OPERATORS, Edit, Source
 from palestra.envs.syntax import parse
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mutant:
-    """A changed source text and the single line (1-based) that differs.
+class LineChange:
+    """A line (1-based) of a source text and what an operator makes of it, without line breaks.
 
-    Lines are without their line break.
+    Example: ``LineChange(line=2, operator="arithmetic", original_line="    return x + 1",
+    mutated_line="    return x - 1")``
+    """
+
+    line: int
+    operator: str
+    original_line: str
+    mutated_line: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant(LineChange):
+    """A changed source text and the single line that differs.
 
     Example: ``Mutant(source="def f(x):\\n    return x - 1\\n", line=2, operator="arithmetic",
     original_line="    return x + 1", mutated_line="    return x - 1")``
     """
 
     source: str
-    line: int
-    operator: str
-    original_line: str
-    mutated_line: str
+
+
+class Changes(Sequence[LineChange]):
+    """What operators propose for a source text, each line once, ordered by place; nothing for a
+    text that does not parse. Whether one ``alters`` the program is found out when it is asked."""
+
+    def __init__(self, source: str) -> None:
+        try:
+            tree = parse(source)
+        except (SyntaxError, ValueError):
+            tree = ast.Module(body=[], type_ignores=[])
+        self._lines = source_lines(source)
+        self._spans = [(_first_line(node), node.end_lineno or 0) for node in tree.body]
+        encoded = tuple(line.encode() for line in self._lines)
+        found: dict[tuple[int, str], LineChange] = {}
+        for edit, operator in sorted(set(_edits(tree, encoded))):
+            change = _change(edit, operator, self._lines)
+            found.setdefault((change.line, change.mutated_line), change)
+        self._changes = list(found.values())
+
+    def __len__(self) -> int:
+        return len(self._changes)
+
+    @overload
+    def __getitem__(self, place: int) -> LineChange: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[LineChange]: ...
+    def __getitem__(self, place: int | slice) -> LineChange | Sequence[LineChange]:
+        return self._changes[place]
+
+    def alters(self, change: LineChange) -> bool:
+        """Whether the text still parses, and to something else: the statement of the module is
+        looked at that the line is in."""
+        first, last = next(span for span in self._spans if span[0] <= change.line <= span[1])
+        before = self._lines[first - 1 : last]
+        after = [*before]
+        after[change.line - first] = _ended(change, self._lines)
+        try:
+            return ast.dump(parse("".join(after))) != ast.dump(parse("".join(before)))
+        except (SyntaxError, ValueError):
+            return False
 
 
 def mutants(source: str) -> list[Mutant]:
@@ -36,19 +86,21 @@ def mutants(source: str) -> list[Mutant]:
 
     A text that does not parse has none.
     """
-    try:
-        tree = parse(source)
-    except (SyntaxError, ValueError):
-        return []
-    before = ast.dump(tree)
     lines = source_lines(source)
-    encoded = tuple(line.encode() for line in lines)
-    found: dict[str, Mutant] = {}
-    for edit, operator in sorted(set(_edits(tree, encoded))):
-        mutant = _apply(edit, operator, lines)
-        if mutant.source not in found and _differs(mutant.source, before):
-            found[mutant.source] = mutant
-    return list(found.values())
+    changes = Changes(source)
+    return [
+        Mutant(
+            source="".join(
+                [*lines[: change.line - 1], _ended(change, lines), *lines[change.line :]]
+            ),
+            line=change.line,
+            operator=change.operator,
+            original_line=change.original_line,
+            mutated_line=change.mutated_line,
+        )
+        for change in changes
+        if changes.alters(change)
+    ]
 
 
 def combine(source: str, changes: Mapping[int, tuple[str, str]]) -> str:
@@ -109,12 +161,17 @@ def _stored(node: ast.AST) -> Iterator[ast.Name]:
             yield from _stored(child)
 
 
-def _apply(edit: Edit, operator: str, lines: Sequence[str]) -> Mutant:
+def _first_line(node: ast.stmt) -> int:
+    """That of its first decorator, where it has one."""
+    decorated = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    above = node.decorator_list if isinstance(node, decorated) else []
+    return min([node.lineno, *(each.lineno for each in above)])
+
+
+def _change(edit: Edit, operator: str, lines: Sequence[str]) -> LineChange:
     whole = lines[edit.line - 1].encode()
     changed = (whole[: edit.start] + edit.text.encode() + whole[edit.end :]).decode()
-    parts = [*lines[: edit.line - 1], changed, *lines[edit.line :]]
-    return Mutant(
-        source="".join(parts),
+    return LineChange(
         line=edit.line,
         operator=operator,
         original_line=lines[edit.line - 1].rstrip("\r\n"),
@@ -122,8 +179,6 @@ def _apply(edit: Edit, operator: str, lines: Sequence[str]) -> Mutant:
     )
 
 
-def _differs(source: str, before: str) -> bool:
-    try:
-        return ast.dump(parse(source)) != before
-    except (SyntaxError, ValueError):
-        return False
+def _ended(change: LineChange, lines: Sequence[str]) -> str:
+    """The changed line with the line break that it had."""
+    return change.mutated_line + lines[change.line - 1][len(change.original_line) :]

@@ -156,10 +156,10 @@ async def _valid(
     """Those that the same tests find twice, up to the limit; the others are counted by package and
     reason."""
     valid: list[_Candidate] = []
-    for start in range(0, len(candidates), _AT_ONCE):
-        if options.limit is not None and len(valid) >= options.limit:
-            break
-        part = candidates[start : start + _AT_ONCE]
+    waiting = list(candidates)
+    while waiting and (options.limit is None or len(valid) < options.limit):
+        size = _AT_ONCE if options.limit is None else min(_AT_ONCE, options.limit - len(valid))
+        part, waiting = waiting[:size], waiting[size:]
         found: list[_Candidate] = []
         for candidate, results in zip(part, await _run(part, validator), strict=True):
             failed = tuple(result for result in results if not result.passed)
