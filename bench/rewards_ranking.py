@@ -1,25 +1,21 @@
-"""How many replies of a judge it takes to find an order: the part "ranking" of bench/rewards.py.
+"""How many replies of a judge it takes to find an order.
 
-    .venv/bin/python bench/rewards_ranking.py [--groups 200]
+    .venv/bin/python bench/rewards.py ranking
 
-Writes bench/results/rewards_ranking.json. Groups of responses with a planted order are ranked by
-the pairwise critic as in a run: questions, fences, verdicts, both orders, and a seed for
-every reply. Only the model is replaced, by one whose every verdict is right with a probability of
-75 %, however far apart the two responses are. Kendall's tau is between the rewards and the planted
-order, -1 to 1; equal rewards count as no agreement.
+Groups of responses with a planted order are ranked by the pairwise critic as in a run: questions,
+fences, verdicts, both orders, and a seed for every reply. Only the model is replaced, by one whose
+every verdict is right with a probability of 75 %, however far apart the two responses are.
+Kendall's tau is between the rewards and the planted order, -1 to 1; equal rewards count as no
+agreement.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import statistics
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
-
-from report import machine_of, write_report
 
 from palestra.rewards.config import JudgeConfig, PairwiseConfig
 from palestra.rewards.judging.arbiter import Arbiter
@@ -28,7 +24,7 @@ from palestra.rewards.judging.pairwise import PairwiseCritic
 from palestra.rewards.judging.rubrics import read_rubrics
 from palestra.rl.types import Message, Outcome, Stop, Trajectory, Turn
 
-RESULT = Path(__file__).resolve().parent / "results" / "rewards_ranking.json"
+GROUPS = 200
 ACCURACY = 0.75
 TARGET = 0.9
 SIZES = ((8, 1), (8, 6), (16, 1))
@@ -36,20 +32,18 @@ SIZES = ((8, 1), (8, 6), (16, 1))
 PLANTED = (8, 6)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--groups", type=int, default=200)
-    args = parser.parse_args()
-    figures: dict[str, dict[str, object]] = {}
+def figures() -> dict[str, dict[str, object]]:
+    """Kendall's tau by size of the group and replies of the judge."""
+    found: dict[str, dict[str, object]] = {}
     for size, repeats in SIZES:
-        figures |= asyncio.run(ranked(size, repeats, args.groups))
-    write_report(RESULT, figures, "bench/rewards_ranking.py", machine_of())
+        found |= asyncio.run(ranked(size, repeats))
+    return found
 
 
-async def ranked(size: int, repeats: int, groups: int) -> dict[str, dict[str, object]]:
+async def ranked(size: int, repeats: int) -> dict[str, dict[str, object]]:
     """Kendall's tau over many groups, and the replies that one group took."""
     taus, replies = [], 0
-    for number in range(groups):
+    for number in range(GROUPS):
         judge = RuleJudge(noisy)
         arbiter = Arbiter(judge, JudgeConfig(), MemoryStore(), seed=number)
         critic = PairwiseCritic(arbiter, read_rubrics(["core"]), PairwiseConfig(repeats=repeats))
@@ -58,7 +52,7 @@ async def ranked(size: int, repeats: int, groups: int) -> dict[str, dict[str, ob
         replies = len(judge.seeds)
     name = f"{size} responses, {replies} replies"
     mean = statistics.fmean(taus)
-    how = f"mean over {groups} groups"
+    how = f"mean over {GROUPS} groups"
     target = {"target": f">= {TARGET}", "met": mean >= TARGET} if (size, repeats) == PLANTED else {}
     return {
         f"{name}: Kendall tau": {"value": mean, "unit": "", "target": "", "how": how, **target},
@@ -108,7 +102,3 @@ def reply(text: str) -> Turn:
     """A turn with this text."""
     message = Message(role="assistant", content=text)
     return Turn(context_ids=(), token_ids=(), logprobs=(), version=0, message=message)
-
-
-if __name__ == "__main__":
-    main()
