@@ -19,7 +19,8 @@ class RunConfig(Settings):
     seed: int = 0
     """Seed of the run: task order, sampling, initial weights."""
     logger: list[str] = ["console", "jsonl", "tensorboard"]
-    """Where metrics go."""
+    """Where metrics go; also `wandb` (offline), `mlflow` and `trackio`, where they are installed,
+    which write into the run's folder."""
     tasks: TasksConfig = TasksConfig()
     policy: PolicyConfig = PolicyConfig()
     rollout: RolloutConfig = RolloutConfig()

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from palestra.deploy.atomic import write_text
 from palestra.deploy.console import Console
+from palestra.deploy.trackers import TRACKERS, check_installed
 from palestra.rl.errors import UserError
 from palestra.rl.journal import Journal
 
@@ -97,6 +98,7 @@ SINKS: dict[str, Callable[[Path, Journal, Console], Sink]] = {
     "console": ConsoleSink,
     "jsonl": JsonlSink,
     "tensorboard": TensorBoardSink,
+    **TRACKERS,
 }
 
 
@@ -138,6 +140,7 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if name not in SINKS:
             raise UserError(f"logger: unknown logger {name!r}; known are {', '.join(SINKS)}")
+        check_installed(name)
 
 
 def _line(step: int, metrics: Mapping[str, float]) -> str:

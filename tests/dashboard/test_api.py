@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +264,11 @@ def test_what_a_judge_said_is_with_the_episode(tiny: Path, client: Client) -> No
         "text": "answer: second\n<b>The second</b>",
     }
     assert get(local, "/trajectory", id="2/b/2")["notes"] == []
+
+
+def test_grafana_asks_for_what_there_is(tiny: Path, client: Client) -> None:
+    text = (files("palestra.deploy.dashboard") / "grafana.json").read_text()
+    asked = set(re.findall(r"palestra_\w+", json.dumps(json.loads(text)["panels"])))
+    served = client().get("/metrics").text
+    assert asked == {"palestra_metric", "palestra_step", "palestra_step_finished_seconds"}
+    assert all(f"# TYPE {name} gauge" in served for name in asked)

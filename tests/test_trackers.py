@@ -1,0 +1,70 @@
+"""Trackers of other projects: what the journal holds is in them, and none is needed."""
+
+from __future__ import annotations
+
+import importlib.util
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from palestra.deploy.console import Console
+from palestra.deploy.loggers import Loggers, check_names
+from palestra.deploy.trackers import TRACKERS
+from palestra.rl.errors import UserError
+from palestra.rl.journal import Journal
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("WANDB_MODE", "MLFLOW_TRACKING_URI", "TRACKIO_DIR"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    path = tmp_path / "tiny"
+    path.mkdir()
+    return path
+
+
+def logged(run: Path, name: str) -> None:
+    """Two steps: one that the journal holds already, one that is logged."""
+    with Journal(run / "journal.sqlite") as journal:
+        journal.finish_step(1, {"reward/mean": 0.5, "odd": float("nan")})
+        with Loggers([name], run, journal, Console()) as loggers:
+            loggers.log(2, {"reward/mean": 0.75})
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_one_that_is_missing_is_said_before_any_work(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None)
+    with pytest.raises(UserError, match=f"pip install {name}"):
+        check_names([name])
+
+
+def test_mlflow(run: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    logged(run, "mlflow")
+    client = mlflow.MlflowClient(tracking_uri=(run / "mlflow").as_uri())
+    experiment = client.get_experiment_by_name("palestra").experiment_id
+    (found,) = client.search_runs([experiment])
+    history = client.get_metric_history(found.info.run_id, "reward/mean")
+    assert [(own.step, own.value) for own in history] == [(1, 0.5), (2, 0.75)]
+
+
+def test_wandb_is_offline(run: Path) -> None:
+    pytest.importorskip("wandb")
+    logged(run, "wandb")
+    logged(run, "wandb")  # as a resumed run does: the file is made anew
+    (record,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    assert b"reward/mean" in record.read_bytes()
+
+
+def test_trackio(run: Path) -> None:
+    if importlib.util.find_spec("trackio") is None:  # its folder is fixed when it is imported
+        pytest.skip("trackio is not installed")
+    logged(run, "trackio")
+    with closing(sqlite3.connect(run / "trackio" / "palestra.db")) as database:
+        steps = database.execute("SELECT DISTINCT step FROM metrics ORDER BY step").fetchall()
+    assert steps == [(1,), (2,)]
