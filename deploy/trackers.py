@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,4 +110,8 @@ def check_installed(name: str) -> None:
         raise UserError(f"logger: {name} is not installed; pip install {name}")
 
 
-TRACKERS = {"wandb": WandbSink, "mlflow": MlflowSink, "trackio": TrackioSink}
+TRACKERS: dict[str, Callable[[Path, Journal, Console], Any]] = {
+    "wandb": WandbSink,
+    "mlflow": MlflowSink,
+    "trackio": TrackioSink,
+}

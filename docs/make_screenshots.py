@@ -51,15 +51,17 @@ def _photograph(out: Path) -> None:
 
 
 def _shown() -> tuple[str, str]:
+    """A run and its longest episode, once the server is up and has indexed it."""
     for _ in range(300):
         try:
-            runs = _get("runs")["runs"]
-            break
-        except OSError:
-            time.sleep(0.2)
-    name = next(run["name"] for run in runs if run["step"])
-    (episode,) = _get(f"runs/{quote(name)}/trajectories?limit=1&sort=-tokens")["episodes"]
-    return name, episode["id"]
+            name = next(run["name"] for run in _get("runs")["runs"] if run["step"])
+            longest = _get(f"runs/{quote(name)}/trajectories?limit=1&sort=-tokens")["episodes"]
+            if longest:
+                return name, longest[0]["id"]
+        except OSError:  # not up yet
+            pass
+        time.sleep(0.2)
+    sys.exit("no run has an episode")
 
 
 def _views(run: str, episode: str) -> dict[str, str]:
