@@ -272,3 +272,14 @@ def test_grafana_asks_for_what_there_is(tiny: Path, client: Client) -> None:
     served = client().get("/metrics").text
     assert asked == {"palestra_metric", "palestra_step", "palestra_step_finished_seconds"}
     assert all(f"# TYPE {name} gauge" in served for name in asked)
+
+
+def test_the_shell_loads_every_module_at_once() -> None:
+    static = files("palestra.deploy.dashboard") / "static"
+    named = set(
+        re.findall(r'modulepreload" href="/static/([^"]+)"', (static / "index.html").read_text())
+    )
+    there = {
+        f"{part}/{file.name}" for part in ("lib", "views") for file in (static / part).iterdir()
+    }
+    assert named == there
