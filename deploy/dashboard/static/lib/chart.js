@@ -19,6 +19,7 @@ export const DASHES = [[], [6, 3], [2, 3], [8, 3, 2, 3], [], [6, 3], [2, 3], [8,
 
 /** @param {Options} options */
 export function chart(options) {
+  /** @type {HTMLCanvasElement} */
   const canvas = h("canvas", {
     tabindex: 0, role: "img", class: "plot",
     "aria-label": `${options.title}; left and right keys move along the line, Escape shows all`,
