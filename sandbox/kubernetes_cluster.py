@@ -1,6 +1,7 @@
 """What a cluster needs before boxes are made in it: pure functions to manifests.
 
-``deploy/k8s`` holds what these give for the namespace ``palestra``; a test compares the two.
+``deploy/k8s`` holds what these give for the namespace ``palestra``, and its chart what they give
+for any; tests compare them.
 """
 
 from __future__ import annotations
@@ -81,8 +82,9 @@ def limit_range(name: str, *, cpus: float = 4.0, memory_gib: float = 16.0) -> Ma
     return _object("v1", "LimitRange", "palestra-boxes", name, spec={"limits": [limits]})
 
 
-def access(name: str) -> list[Manifest]:
-    """Accounts for a driver in this namespace and for the reaper: no more than what they do."""
+def access(name: str, *, home: str = "") -> list[Manifest]:
+    """Accounts for a driver, in its own namespace ``home`` (empty: this one), and for the reaper:
+    no more than what they do in this namespace, and nothing anywhere else."""
     driver = [
         _rule([""], ["pods"], ["create", "get", "list", "patch", "delete"]),
         # Clients open websockets with GET; newer API servers ask for "create" all the same.
@@ -98,12 +100,15 @@ def access(name: str) -> list[Manifest]:
     ]
     reaper = [_rule(*_LEASES, ["list", "delete"])]
     found = []
-    for account, rules in ((DRIVER_ACCOUNT, driver), (REAPER_ACCOUNT, reaper)):
-        subject = {"kind": "ServiceAccount", "name": account, "namespace": name}
+    for account, place, rules in (
+        (DRIVER_ACCOUNT, home or name, driver),
+        (REAPER_ACCOUNT, name, reaper),
+    ):
+        subject = {"kind": "ServiceAccount", "name": account, "namespace": place}
         role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account}
         rbac = "rbac.authorization.k8s.io/v1"
         found += [
-            _object("v1", "ServiceAccount", account, name, automountServiceAccountToken=False),
+            _object("v1", "ServiceAccount", account, place, automountServiceAccountToken=False),
             _object(rbac, "Role", account, name, rules=rules),
             _object(rbac, "RoleBinding", account, name, subjects=[subject], roleRef=role),
         ]
@@ -175,13 +180,14 @@ def prepull(name: str, images: Iterable[str]) -> Manifest:
     return _object("apps/v1", "DaemonSet", "palestra-prepull", name, spec=spec)
 
 
-def files(name: str, *, image: str, boxes: int) -> dict[str, list[Manifest]]:
-    """The manifests of ``deploy/k8s`` by file name, in the order to apply them."""
+def files(name: str, *, image: str, boxes: int, home: str = "") -> dict[str, list[Manifest]]:
+    """The manifests of ``deploy/k8s`` by file name, in the order to apply them; ``home`` is the
+    namespace of the driver where that is another one."""
     return {
         "namespace.yaml": [namespace(name)],
         "network.yaml": [network_policy(name), agent_network(name), reaper_network(name)],
         "limits.yaml": [quota(name, boxes=boxes), limit_range(name)],
-        "rbac.yaml": access(name),
+        "rbac.yaml": access(name, home=home),
         "reaper.yaml": [reaper(name, image=image)],
         "prepull.yaml": [prepull(name, [image])],
     }
