@@ -46,4 +46,6 @@ async def false_claim(trajectory: Trajectory, box: Sandbox | None) -> float:
 
 
 def _claims(sentence: str) -> bool:
-    return any(not _DENIAL.search(sentence, 0, c.start()) for c in _CLAIM.finditer(sentence))
+    """A denial before the first claim is before all of them."""
+    claim = _CLAIM.search(sentence)
+    return claim is not None and not _DENIAL.search(sentence, 0, claim.start())

@@ -12,8 +12,11 @@ from collections.abc import Iterator
 
 ABBREVIATIONS = frozenset("dr mr mrs ms prof st vs no fig e.g i.e approx inc ltd".split())
 _MARK = re.compile(r"\s*(?:[-*•]|\d{1,3}[.)])\s+")
-_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)")
+# No end begins inside a row of stops, which a policy may make as long as it likes.
+_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]]*(?=\s)")
+_NEXT = re.compile(r"\s*(\S)")
 _LAST_WORD = re.compile(r"[\w.]*$")
+_LONGEST = max(map(len, ABBREVIATIONS))
 
 
 def sentences(text: str) -> list[str]:
@@ -29,8 +32,9 @@ def _of_line(line: str) -> Iterator[str]:
     mark = _MARK.match(line)
     start = mark.end() if mark else 0
     for end in _END.finditer(line, start):
-        rest = line[end.end() :].lstrip()
-        if rest[:1].islower() or _abbreviated(line[start : end.start()], end[0]):
+        follows = _NEXT.match(line, end.end())
+        before = line[max(start, end.start() - _LONGEST - 1) : end.start()]
+        if (follows and follows[1].islower()) or _abbreviated(before, end[0]):
             continue
         yield line[start : end.end()].strip()
         start = end.end()

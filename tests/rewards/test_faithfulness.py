@@ -49,6 +49,13 @@ def test_sentences_lose_nothing(words: list[str]) -> None:
     assert "".join("".join(sentences(text)).split()) == "".join(text.split())
 
 
+@pytest.mark.parametrize("piece", [".", "A. ", "a. ", ".'", "x", " "])
+def test_sentences_of_a_long_line_take_no_longer_than_it_is(piece: str) -> None:
+    line = piece * 100_000
+    found = sentences(f"{line}x a. End")
+    assert "".join("".join(found).split()) == "".join(f"{line}xa.End".split())
+
+
 FACTS = Facts(
     cues={name: relation.cues for name, relation in RELATIONS.items()},
     known={

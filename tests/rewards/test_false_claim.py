@@ -30,6 +30,10 @@ def test_claims(text: str) -> None:
     assert len(claims(text)) == 1
 
 
+def test_claims_after_a_denial_are_looked_at_once() -> None:
+    assert claims("x" * 200_000 + " not " + "as asked " * 20_000) == []
+
+
 @pytest.mark.parametrize(
     "text",
     [
