@@ -73,23 +73,26 @@ def _called(test: str) -> Iterator[Example]:
 
 def _branches(source: str) -> Iterator[tuple[Literals, Literals]]:
     """The literals of each condition, and of what happens under it."""
-    for node in ast.walk(_parsed(source)):
+    tree = _parsed(source)
+    found = ((node, _literal(node)) for node in ast.walk(tree))
+    known = {node: literal for node, literal in found if literal is not None}
+
+    def literals(*nodes: ast.AST) -> Literals:
+        inner = (each for node in nodes for each in ast.walk(node))
+        return frozenset(known[each] for each in inner if each in known)
+
+    for node in ast.walk(tree):
         match node:
             case ast.If(test, body):
-                yield _literals([test]), _literals(body)
+                yield literals(test), literals(*body)
             case ast.IfExp(test, value):
-                yield _literals([test]), _literals([value])
+                yield literals(test), literals(value)
             case ast.match_case(pattern, _, body):
-                yield _literals([pattern]), _literals(body)
+                yield literals(pattern), literals(*body)
             case ast.Dict(keys, values):
                 for key, value in zip(keys, values, strict=True):
                     if key is not None:
-                        yield _literals([key]), _literals([value])
-
-
-def _literals(nodes: Sequence[ast.AST]) -> Literals:
-    found = (_literal(inner) for node in nodes for inner in ast.walk(node))
-    return frozenset(literal for literal in found if literal is not None)
+                        yield literals(key), literals(value)
 
 
 def _literal(node: ast.AST) -> str | None:

@@ -57,6 +57,7 @@ HIDDEN = (*VISIBLE, call("(7,)", "49", 7))
         ("def f(n):\n    if n: return 4", 0),
         ("no python at all: {", 0),
         ("((((" * 20_000, 0),
+        ("x = " + "{2: " * 90 + "[" + "4, " * 8_000 + "]" + "}" * 90, 1),
     ],
 )
 def test_branches_that_know_the_tests(source: str, count: int) -> None:
