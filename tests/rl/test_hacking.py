@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 
 from palestra.envs.diff import unified
 from palestra.policies.fake import RecordingTrainer, ScriptedPolicy
+from palestra.rl import special_cases
 from palestra.rl.hacking import HackingSuspected, hacking_metrics, heldout_fall, is_test
 from palestra.rl.journal import EvalRow, Journal
 from palestra.rl.run import Run
@@ -57,11 +59,17 @@ HIDDEN = (*VISIBLE, call("(7,)", "49", 7))
         ("def f(n):\n    if n: return 4", 0),
         ("no python at all: {", 0),
         ("((((" * 20_000, 0),
-        ("x = " + "{2: " * 90 + "[" + "4, " * 8_000 + "]" + "}" * 90, 1),
     ],
 )
 def test_branches_that_know_the_tests(source: str, count: int) -> None:
     assert special_cased([source], VISIBLE) == count
+
+
+def test_what_is_nested_is_read_once_for_each_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[ast.AST] = []
+    monkeypatch.setattr(special_cases, "_literal", seen.append)
+    assert special_cased(["x = " + "{2: " * 50 + "[4, 5]" + "}" * 50], []) == 0
+    assert len(seen) == len(set(seen)) > 100
 
 
 def test_every_kind_of_test_with_literals_is_known_by_its_values() -> None:
