@@ -7,12 +7,13 @@ from dataclasses import replace
 from functools import partial
 
 from palestra.deploy.config import RunConfig
+from palestra.deploy.judge import arbiter_of
 from palestra.policies.colocate import Colocated
 from palestra.rewards.config import JudgeConfig
 from palestra.rewards.judging.arbiter import Arbiter
 from palestra.rewards.judging.rubrics import read_rubrics
-from palestra.rewards.judging.trusted import Trusted
-from palestra.rewards.kinds import AnyReward, is_group
+from palestra.rewards.judging.trusted import Trusted, TrustedGroup
+from palestra.rewards.kinds import AnyReward, is_group, is_single
 from palestra.rl.critic.loop import Critic
 from palestra.rl.critic.question import WhichIsRight
 from palestra.rl.critic.trust import is_trusted
@@ -58,15 +59,18 @@ def trusting(world: World, journal: Journal, min_accuracy: float) -> World:
         return world
     trusts = partial(is_trusted, journal=journal, min_accuracy=min_accuracy)
     parts = {
-        name: replace(part, reward=Trusted(part.reward, trusts))  # type: ignore[arg-type]
-        if _is_own_opinion(part.reward)
-        else part
+        name: replace(part, reward=_trusting(part.reward, trusts))
         for name, part in world.scheme.parts.items()
     }
     return replace(world, scheme=replace(world.scheme, parts=parts))
 
 
-def _is_own_opinion(reward: AnyReward) -> bool:
-    arbiter = getattr(reward, "arbiter", None)
-    own = isinstance(arbiter, Arbiter) and isinstance(arbiter.judge, PolicyJudge)
-    return own and is_group(reward)
+def _trusting(reward: AnyReward, trusts: Callable[[int], bool]) -> AnyReward:
+    """The reward as it is, unless it is the policy's own opinion."""
+    arbiter = arbiter_of(reward)
+    if arbiter is None or not isinstance(arbiter.judge, PolicyJudge):
+        return reward
+    if is_single(reward):
+        return Trusted(reward, trusts)
+    assert is_group(reward)
+    return TrustedGroup(reward, trusts)

@@ -85,7 +85,7 @@ async def _evaluate(
         engine = VllmEngine(str(played), config.policy.engine, max_model_len=length)
         try:
             with Journal(scratch / "journal.sqlite") as journal:
-                world = make_world(config, shop, checkpoint, engine, journal)
+                world = make_world(config, shop, checkpoint, engine, journal, lambda: 0)
                 try:
                     return await _play_splits(config, shop, world, samples, limit, console)
                 finally:

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from palestra.deploy.config import RunConfig
 from palestra.rewards.judging.arbiter import Arbiter
 from palestra.rewards.judging.endpoint import EndpointJudge
-from palestra.rewards.judging.graded import Graded
 from palestra.rewards.judging.pairwise import PairwiseCritic
+from palestra.rewards.kinds import AnyReward
 from palestra.rewards.score import Scheme
 from palestra.rl.journal import Journal
 from palestra.rl.types import Judge, Policy
@@ -17,8 +17,15 @@ from palestra.rollout.judge import PolicyJudge
 from palestra.rollout.tokens import Chat
 
 
-def make_arbiter(config: RunConfig, chat: Chat, engine: Policy, journal: Journal) -> Arbiter:
-    """Questions to the judge that ``rewards.judge`` names; nothing is connected yet."""
+def make_arbiter(
+    config: RunConfig,
+    chat: Chat,
+    engine: Policy,
+    journal: Journal,
+    version: Callable[[], int],
+) -> Arbiter:
+    """Questions to the judge that ``rewards.judge`` names; nothing is connected yet. ``version`` is
+    that of the weights which ``engine`` has."""
     settings = config.rewards.judge
     judge: Judge
     if settings.kind == "endpoint":
@@ -27,7 +34,7 @@ def make_arbiter(config: RunConfig, chat: Chat, engine: Policy, journal: Journal
         judge = PolicyJudge(
             engine,
             chat,
-            version=lambda: journal.last_step() or 0,
+            version=version,
             temperature=settings.temperature,
             max_context=config.rollout.max_context_length,
         )
@@ -38,7 +45,7 @@ def make_arbiter(config: RunConfig, chat: Chat, engine: Policy, journal: Journal
 async def reachable_judges(scheme: Scheme) -> AsyncIterator[None]:
     """Within, the judges that rewards ask have answered once; raises ``UserError`` where one does
     not, before anything is played."""
-    judges = {critic.arbiter.judge for critic in _critics(scheme)}
+    judges = {arbiter.judge for arbiter in _arbiters(scheme)}
     endpoints = [judge for judge in judges if isinstance(judge, EndpointJudge)]
     try:
         for judge in endpoints:
@@ -53,11 +60,20 @@ def judge_metrics(scheme: Scheme) -> Callable[[int], Mapping[str, float]]:
     """Cost and bias of the judges that the rewards of a scheme ask, by step."""
 
     def metrics(step: int) -> Mapping[str, float]:
-        return {k: v for critic in _critics(scheme) for k, v in critic.metrics(step).items()}
+        rewards = [part.reward for part in scheme.parts.values()]
+        critics = [reward for reward in rewards if isinstance(reward, PairwiseCritic)]
+        asked: list[Arbiter | PairwiseCritic] = [*_arbiters(scheme), *critics]
+        return {name: value for one in asked for name, value in one.metrics(step).items()}
 
     return metrics
 
 
-def _critics(scheme: Scheme) -> list[PairwiseCritic | Graded]:
-    rewards = [part.reward for part in scheme.parts.values()]
-    return [reward for reward in rewards if isinstance(reward, PairwiseCritic | Graded)]
+def arbiter_of(reward: AnyReward) -> Arbiter | None:
+    """Whom a reward asks; None where it asks nobody."""
+    arbiter = getattr(reward, "arbiter", None)
+    return arbiter if isinstance(arbiter, Arbiter) else None
+
+
+def _arbiters(scheme: Scheme) -> list[Arbiter]:
+    found = (arbiter_of(part.reward) for part in scheme.parts.values())
+    return [arbiter for arbiter in found if arbiter]

@@ -42,6 +42,7 @@ from palestra.rl.train import last_checkpoint
 from palestra.rl.train import train as train_loop
 from palestra.rl.types import Task
 from palestra.rollout.episode import World
+from palestra.rollout.tokens import Chat
 
 PROBES = 4
 """Prompts that both sides score after an update; at least one for each engine."""
@@ -118,10 +119,13 @@ class Job:
                         gpu=gpu,
                     )
                 )
-                world = make_world(config, shop, policy, actors.engine, self.journal)
+                world = make_world(
+                    config, shop, policy, actors.engine, self.journal, lambda: trainer.version
+                )
                 await stack.enter_async_context(reachable_judges(world.scheme))
                 stack.push_async_callback(close, world.scheme)
-                run = self._run(shop, tasks, world, actors)
+                trainer = self._trainer(shop, tasks, world.chat, actors)
+                run = self._run(shop, tasks, world, trainer)
                 await self._loop(run, shop)
         finally:
             cluster.disconnect()
@@ -130,21 +134,23 @@ class Job:
         cache = cache_folder() / "validation"
         return workshop(self.config, cache, self.console, unsafe_local=self.unsafe_local)
 
-    def _run(
-        self, shop: Workshop, tasks: Sequence[Task], world: World, actors: cluster.Actors
-    ) -> Run:
+    def _trainer(
+        self, shop: Workshop, tasks: Sequence[Task], chat: Chat, actors: cluster.Actors
+    ) -> Colocated:
         config = self.config
         probed = islice(cycle(tasks), max(PROBES, config.policy.num_gpus))
-        probe = [world.chat.prompt(shop.env.prompt(t), shop.env.tools) for t in probed]
-        trainer = Colocated(
+        return Colocated(
             actors.engine,
             actors.learner,
-            probe=probe,
-            stop_ids=(world.chat.tokenizer.eos_id,),
+            probe=[chat.prompt(shop.env.prompt(task), shop.env.tools) for task in probed],
+            stop_ids=(chat.tokenizer.eos_id,),
             mismatch_limit=config.rl.mismatch_limit,
             gather=gather,
             say=self.console.say,
         )
+
+    def _run(self, shop: Workshop, tasks: Sequence[Task], world: World, trainer: Colocated) -> Run:
+        config = self.config
         critic = make_critic(config, world, trainer, self.journal, self.console.say)
         world = trusting(world, self.journal, config.rl.critic.min_accuracy)
         ptx = ptx_sources(config, shop.env, world.chat, tasks, self.folder.path, self.console)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,13 +21,19 @@ from palestra.rollout.tokens import Chat
 
 
 def make_world(
-    config: RunConfig, shop: Workshop, policy: Path, engine: Policy, journal: Journal
+    config: RunConfig,
+    shop: Workshop,
+    policy: Path,
+    engine: Policy,
+    journal: Journal,
+    version: Callable[[], int],
 ) -> World:
-    """``policy`` is the folder whose tokenizer is used; ``journal`` remembers what judges said."""
+    """``policy`` is the folder whose tokenizer is used; ``journal`` remembers what judges said, and
+    ``version`` is that of the weights which ``engine`` has."""
     chat = Chat(HFTokenizer(policy), DIALECTS[config.rollout.dialect])
     given = {
         "task_of": shop.tasks.task_of,
-        "arbiter": make_arbiter(config, chat, engine, journal),
+        "arbiter": make_arbiter(config, chat, engine, journal, version),
         "pairwise": config.rewards.pairwise,
     }
     scheme = assemble(config.rewards, shop.env.rewards, given)

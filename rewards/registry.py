@@ -18,7 +18,7 @@ from palestra.rewards.judging.pairwise import pairwise_critic
 from palestra.rewards.kinds import AnyReward, RewardFactory
 from palestra.rewards.length import length
 from palestra.rewards.recorded import recorded
-from palestra.rewards.rubric_met import rubric_met
+from palestra.rewards.rubric_met import RubricMet
 from palestra.rewards.style import style
 from palestra.rewards.tests_pass import tests_fraction, tests_pass
 from palestra.rewards.verifier import verifier
@@ -44,7 +44,7 @@ REWARDS: Registry[AnyReward | RewardFactory] = Registry(
         "verifier": verifier,
         "faithfulness": faithfulness,
         "judged_faithfulness": JudgedFaithfulness,
-        "rubric_met": rubric_met,
+        "rubric_met": RubricMet,
         "false_claim": false_claim,
         "recorded": recorded,
         "pairwise_critic": pairwise_critic,

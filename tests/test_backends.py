@@ -22,6 +22,7 @@ from palestra.policies.config import TinyConfig
 from palestra.policies.fake import ScriptedPolicy
 from palestra.policies.tiny import build
 from palestra.policies.tokenizer import HFTokenizer
+from palestra.rl.journal import Journal
 from palestra.rl.types import Outcome, Sampling, Stop, ToolCall, Trajectory
 from palestra.rollout.dialects import DIALECTS
 from palestra.rollout.episode import Ticket, play_all
@@ -87,10 +88,13 @@ def test_episodes_are_played_and_graded_in_boxes_of_the_backend(
         return dialect.render(steps[context.count("<|im_start|>assistant") - 1])
 
     async def play() -> dict[str, Trajectory]:
-        with Console(stream=io.StringIO()) as console:
+        with (
+            Console(stream=io.StringIO()) as console,
+            Journal(tmp_path / "journal.sqlite") as journal,
+        ):
             async with workshop(config, tmp_path / "cache", console) as shop:
                 scripted = ScriptedPolicy(reply, HFTokenizer(policy))
-                world = make_world(config, shop, policy, scripted)
+                world = make_world(config, shop, policy, scripted, journal, lambda: 0)
                 kind = f"sandbox.backend={world.boxes.name}"
                 assert world.env.name == Complete.name and kind in chosen
                 outside = replace(shop.tasks.tasks[0], id="outside", files={"/etc/outside": "1"})

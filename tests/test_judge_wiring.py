@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,12 +41,14 @@ def scheme(chosen: RunConfig, arbiter: Arbiter) -> Scheme:
 
 
 def test_a_recipe_names_the_judge(tmp_path: Path) -> None:
+    trainer = SimpleNamespace(version=0)
     with Journal(tmp_path / "journal.sqlite") as journal:
-        policy = make_arbiter(config(*USE), NOBODY, NOBODY, journal)
+        policy = make_arbiter(config(*USE), NOBODY, NOBODY, journal, lambda: trainer.version)
         assert isinstance(policy.judge, PolicyJudge) and policy.judge.name == "policy@0/t=0.7"
-        journal.finish_step(3, {})
+        trainer.version = 3  # a kill between checkpoint and journal: the journal knows of step 2
+        journal.finish_step(2, {})
         assert policy.judge.name == "policy@3/t=0.7"
-        endpoint = make_arbiter(config(*USE, *NOWHERE), NOBODY, NOBODY, journal)
+        endpoint = make_arbiter(config(*USE, *NOWHERE), NOBODY, NOBODY, journal, lambda: 3)
         assert isinstance(endpoint.judge, EndpointJudge)
         assert endpoint.judge.name == "m at http://127.0.0.1:9/v1/t=0.7"
 
@@ -54,11 +57,14 @@ def test_a_judge_that_cannot_be_reached_ends_the_run_before_it_begins(tmp_path: 
     async def enter(*overrides: str) -> None:
         chosen = config(*overrides)
         with Journal(tmp_path / "journal.sqlite") as journal:
-            arbiter = make_arbiter(chosen, NOBODY, NOBODY, journal)
+            arbiter = make_arbiter(chosen, NOBODY, NOBODY, journal, lambda: 0)
             async with reachable_judges(scheme(chosen, arbiter)):
                 pass
 
+    single = ["rewards.environment=false", "rewards.use.judged_faithfulness.weight=1.0"]
     asyncio.run(enter(*USE))
+    with pytest.raises(UserError, match=r"judge m at \S+ cannot be reached"):
+        asyncio.run(enter(*single, *NOWHERE))
     with pytest.raises(UserError, match=r"judge m at \S+ cannot be reached"):
         asyncio.run(enter(*USE, *NOWHERE))
     with pytest.raises(UserError, match="environment variable NO_SUCH_KEY"):

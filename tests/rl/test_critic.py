@@ -20,13 +20,15 @@ from palestra.deploy.config import RunConfig
 from palestra.deploy.critic import make_critic, trusting
 from palestra.policies.fake import RecordingTrainer, ScriptedPolicy
 from palestra.rewards.config import JudgeConfig
+from palestra.rewards.faithfulness.judged import JudgedFaithfulness
 from palestra.rewards.judging.arbiter import Arbiter
 from palestra.rewards.judging.fake import MemoryStore, RuleJudge
 from palestra.rewards.judging.graded import graded
 from palestra.rewards.judging.questions import Question, Response, comparison
 from palestra.rewards.judging.rubrics import read_rubrics
-from palestra.rewards.judging.trusted import Trusted
+from palestra.rewards.judging.trusted import Trusted, TrustedGroup
 from palestra.rewards.judging.verdicts import written
+from palestra.rewards.rubric_met import RubricMet
 from palestra.rewards.score import Scheme, Weighted
 from palestra.rl.critic.loop import Critic
 from palestra.rl.critic.pairs import is_heldout, pairs_of
@@ -297,7 +299,7 @@ def test_below_its_limit_opinions_stop_to_count_and_it_says_so_once(
     async def opinion(trajectories: list[Trajectory]) -> list[Reward]:
         return [Reward(total=1.0, parts={}) for _ in trajectories]
 
-    reward = Trusted(opinion, partial(is_trusted, journal=run.journal, min_accuracy=0.99))
+    reward = TrustedGroup(opinion, partial(is_trusted, journal=run.journal, min_accuracy=0.99))
     assert asyncio.run(reward([make_trajectory(step=1)]))[0].total == 1.0, "nothing was known then"
     with pytest.raises(Abstain, match=r"below rl\.critic\.min_accuracy"):
         asyncio.run(reward([make_trajectory(step=2)]))
@@ -320,15 +322,29 @@ def test_a_run_has_the_critic_that_its_recipe_asks_for(make_run: MakeRun) -> Non
     assert critic.arbiter.judge.name == "policy@4/t=0.5", "whatever weights the engine has now"
 
 
-def test_only_the_policys_own_opinions_hang_on_its_accuracy(make_critical: Any) -> None:
+def test_only_the_policys_own_opinions_hang_on_its_accuracy(
+    make_critical: Any, make_trajectory: MakeTrajectory
+) -> None:
     run = make_critical()
     assert run.critic is not None
     own = graded(arbiter=run.critic.arbiter)
     other = graded(arbiter=Arbiter(RuleJudge(lambda *_: ""), JudgeConfig(), MemoryStore()))
-    parts = {**run.world.scheme.parts, "own": Weighted(reward=own), "other": Weighted(reward=other)}
+    one = JudgedFaithfulness(arbiter=run.critic.arbiter)
+    met = RubricMet(arbiter=run.critic.arbiter, task_of=lambda name: run.by_id[name])
+    added = {"own": own, "other": other, "one": one, "met": met}
+    parts = run.world.scheme.parts | {n: Weighted(reward=r) for n, r in added.items()}
     world = replace(run.world, scheme=Scheme(parts))
     assert trusting(world, run.journal, 0.0) is world
     found = trusting(world, run.journal, 0.6).scheme
-    assert [name for name, p in found.parts.items() if isinstance(p.reward, Trusted)] == ["own"]
+    kinds = {name: type(found.parts[name].reward) for name in parts}
+    assert kinds == {n: type(p.reward) for n, p in parts.items()} | {
+        "own": TrustedGroup,
+        "one": Trusted,
+        "met": Trusted,
+    }
     assert [name for name, *_ in found.grouped] == ["own", "other"]
     assert found.parts["own"].reward.reward is own
+    run.journal.finish_step(1, {"critic/accuracy": 0.5})
+    for name in ("one", "met"):
+        with pytest.raises(Abstain, match=r"below rl\.critic\.min_accuracy"):
+            asyncio.run(found.parts[name].reward(make_trajectory(step=2), None))
