@@ -4,6 +4,8 @@
 # PYTHON       the interpreter to use (default: python3.11, else python3)
 # TORCH_INDEX  address of an index that offers PyTorch's CPU wheels; only needed where pip's own
 #              configuration offers CUDA builds alone
+# PALESTRA_LOCK  the lock file to install, for images that are built on another machine than they
+#              run on (default: requirements/gpu.lock where there is a GPU, else cpu.lock)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -35,7 +37,9 @@ choose_python() {
 }
 
 choose_lock() {
-    LOCK=requirements/cpu.lock
+    LOCK=${PALESTRA_LOCK:-requirements/cpu.lock}
+    [ -f "$LOCK" ] || fail "PALESTRA_LOCK=$LOCK: there is no such file"
+    if [ -n "${PALESTRA_LOCK:-}" ]; then return; fi
     if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
         LOCK=requirements/gpu.lock
     elif [ "$(uname -sm)" != "Linux x86_64" ]; then
