@@ -131,14 +131,12 @@ async def score(trajectory: Trajectory, box: Sandbox | None, scheme: Scheme) -> 
 
 async def rate(siblings: Sequence[Trajectory], scheme: Scheme) -> list[Trajectory]:
     """Scored siblings, in order, with what the rewards of groups say of them beside it. The parts
-    of such a reward are parts for people, ``NAME/PART``.
+    of such a reward are parts for people, ``NAME/PART``. What a rating that was broken off has left
+    with some of them is forgotten.
 
     Raises as ``score``, also when there is not one reward for each.
     """
-    said = [
-        _Said(dict(t.reward.parts), dict(t.reward.provenance)) if t.reward else _Said({}, {})
-        for t in siblings
-    ]
+    said = [_alone(trajectory, scheme) for trajectory in siblings]
     abstained: dict[str, str] = {}
     for name, reward, deadline in scheme.grouped:
         limit = None if deadline is None else deadline * len(siblings)
@@ -155,10 +153,26 @@ async def rate(siblings: Sequence[Trajectory], scheme: Scheme) -> list[Trajector
             own.provenance[name] = of_reward(reward, trajectory, seconds)
             own.parts |= {f"{name}/{part}": number(value) for part, value in more.parts.items()}
             own.provenance |= {f"{name}/{part}": by for part, by in more.provenance.items()}
+    names = {name for name, _, _ in scheme.grouped}
     return [
-        replace(t, reward=own.reward(scheme, scheme.rule), abstained={**t.abstained, **abstained})
+        replace(
+            t,
+            reward=own.reward(scheme, scheme.rule),
+            abstained={n: why for n, why in t.abstained.items() if n not in names} | abstained,
+        )
         for t, own in zip(siblings, said, strict=True)
     ]
+
+
+def _alone(trajectory: Trajectory, scheme: Scheme) -> _Said:
+    """What was said of an episode by itself."""
+    names = {name for name, _, _ in scheme.grouped}
+    reward = trajectory.reward or Reward(total=0.0, parts={})
+    kept = [part for part in reward.parts if part.partition("/")[0] not in names]
+    return _Said(
+        {part: reward.parts[part] for part in kept},
+        {part: by for part, by in reward.provenance.items() if part in kept},
+    )
 
 
 def number(value: object) -> float:

@@ -69,9 +69,8 @@ async def rate_missing(groups: Iterable[Group], run: Run, played: dict[str, Traj
         try:
             with run.world.meter.busy("reward"):
                 rated = await rate(siblings, scheme)
-        except (
-            PalestraError
-        ) as error:  # as with an episode that is lost, no word in the journal yet
+        except PalestraError as error:
+            # As with an episode that is lost, no word of it in the journal yet.
             played.update((t.id, unrewarded(t, error)) for t in siblings)
             return
         for trajectory in rated:

@@ -13,7 +13,7 @@ import pytest
 from palestra.policies.fake import RecordingTrainer
 from palestra.rewards.compose import gated
 from palestra.rewards.registry import REWARDS
-from palestra.rewards.score import Scheme, Weighted
+from palestra.rewards.score import Scheme, Weighted, rate, score
 from palestra.rl.config import EvalConfig
 from palestra.rl.errors import Abstain, InfraError, UserError
 from palestra.rl.evaluate import Evaluation, evaluate
@@ -65,6 +65,31 @@ def test_each_group_is_rated_once_before_it_is_learned_from(make_run: MakeRun) -
     # All siblings differ, so every one of them is learned from.
     (batch,) = [b for _, b in run.trainer.calls if isinstance(b, Batch)]  # type: ignore[attr-defined]
     assert len(batch.samples) == 12
+
+
+def test_what_a_rating_that_was_broken_off_has_left_is_forgotten(
+    make_trajectory: Callable[..., Trajectory],
+) -> None:
+    answers: list[Any] = [[Reward(total=v, parts={"p": v}) for v in (0.25, 0.5)], None]
+
+    async def ranks(trajectories: list[Trajectory]) -> list[Reward]:
+        said: list[Reward] | None = answers.pop(0)
+        if said is None:
+            raise Abstain("spent")
+        return said
+
+    scheme = Scheme({"solved": Weighted(reward=SOLVED), "ranks": Weighted(reward=ranks)})
+    group = [asyncio.run(score(make_trajectory(n), None, scheme)) for n in ("a", "b")]
+    [first, _] = asyncio.run(rate(group, scheme))
+    again = asyncio.run(rate([first, group[1]], scheme))
+    for t in again:
+        assert t.reward is not None and t.reward.parts == {"solved": 1.0}
+        assert t.reward.total == 1.0 and set(t.reward.provenance) == {"solved"}
+        assert t.abstained == {"ranks": "spent"}
+    answers.append([Reward(total=v, parts={}) for v in (0.75, 1.0)])
+    rated = asyncio.run(rate(again, scheme))
+    assert [t.abstained for t in rated] == [{}, {}]
+    assert [t.reward.parts["ranks"] for t in rated if t.reward] == [0.75, 1.0]
 
 
 def test_a_killed_run_rates_what_was_not_rated_and_plays_nothing_again(
