@@ -10,7 +10,6 @@ that is learned again after a crash asks nothing twice and learns the same.
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import TypeAlias
 
 from palestra.rewards.judging.arbiter import Arbiter
 from palestra.rewards.judging.questions import FIRST, SECOND, TIE, Question
+from palestra.rewards.judging.together import together
 from palestra.rewards.judging.verdicts import written
 from palestra.rl.advantage import samples
 from palestra.rl.config import CriticConfig
@@ -164,7 +164,7 @@ async def _asked(
         except Abstain:
             return None
 
-    replies = await asyncio.gather(*(reply(e, n) for e in exams for n in range(times)))
+    replies = await together(reply(e, n) for e in exams for n in range(times))
     own = (replies[start : start + times] for start in range(0, len(replies), times))
     return [(e, [j for j in js if j is not None]) for e, js in zip(exams, own, strict=True)]
 
