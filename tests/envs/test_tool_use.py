@@ -47,7 +47,7 @@ async def judged(task: Task, state: State) -> list[str]:
 
 
 @given(st.sampled_from(sorted(ERRANDS)), st.integers(0, 10**6), st.sampled_from([1, 2, 3, 4]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_who_plays_well_meets_every_failure_and_gets_there(
     errand: str, seed: int, difficulty: int
 ) -> None:
@@ -118,7 +118,7 @@ TABLES = st.fixed_dictionaries({"x": ROWS, "y": ROWS})
 
 
 @given(TABLES, TABLES, TABLES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_both_checks_pass_where_the_tables_are_the_same_and_nowhere_else(
     before: Any, after: Any, got: Any
 ) -> None:
@@ -159,7 +159,6 @@ JSON = st.one_of(
 )
 @settings(
     max_examples=200,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_no_arguments_break_a_tool(world: Any, name: str, arguments: Any) -> None:

@@ -111,7 +111,7 @@ WORDS = st.sampled_from(
 
 
 @given(st.lists(WORDS, max_size=9))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_nothing_is_supported_but_one_fact_or_one_gap(words: list[str]) -> None:
     sentence = " ".join(words)
     if unsupported(sentence, FACTS):

@@ -6,13 +6,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from palestra.rl.types import Message, Outcome, Stop, Trajectory, Turn
-
-# The machine is shared: no test may depend on how fast it is.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared")
 
 Said: TypeAlias = Callable[..., list[Trajectory]]
 
