@@ -37,6 +37,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (plan["memory"], plan["memory"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     reward = made(plan)
+    unpacked(b"[]")  # what the first episode would have to wait for, within its deadline
     _say(answers, {})
     for line in lines:
         label, _, row = line.partition(b" ")
