@@ -209,6 +209,9 @@ class CriticConfig(Settings):
     """Weight of the preference loss."""
     beta: float = Field(default=1.0, gt=0)
     """Steepness of the preference loss."""
+    anchor: float = Field(default=1.0, ge=0)
+    """Weight, within it, of the right verdict's own mean log-likelihood, which keeps verdicts in
+    the form that is asked for."""
     samples: int = Field(default=4, ge=2)
     """Replies to each question with `rl`."""
     heldout: float = Field(default=0.2, ge=0, lt=1)

@@ -111,7 +111,9 @@ async def study(
     verdicts = [one for exam in exams if (one := _verdicts(exam, critic))]
     found = margins(verdicts, await _scored(verdicts, trainer))
     metrics |= preference_metrics(found, config.beta)
-    preferred = preference_samples(verdicts, found, beta=config.beta, coef=config.coef)
+    preferred = preference_samples(
+        verdicts, found, beta=config.beta, anchor=config.anchor, coef=config.coef
+    )
     return Lessons(preferred=preferred, metrics=metrics)
 
 

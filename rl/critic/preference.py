@@ -1,10 +1,13 @@
 """Bradley-Terry on a critic's verdicts: the verdict for the right response, against the other one.
 
 For one comparison ``m = log pi(right verdict) - log pi(wrong verdict)`` after the same prompt, each
-summed over the verdict's tokens, and ``loss = -log sigma(beta m)`` (Bradley and Terry 1952). Kimi
+summed over the verdict's tokens, and ``loss = -log sigma(beta m) - anchor * mean log pi(right)``:
+Bradley and Terry (1952), with the right verdict's own likelihood beside it (arXiv 2404.19733), as
+the difference alone lets both become unlikely, and a critic forgets how a verdict is written. Kimi
 K2's report (section 3.2.2) publishes no loss for the critic: this one is our default.
 
-The gradient is ``-beta sigma(-beta m) * (grad log pi(right) - grad log pi(wrong))``. The factor is
+The gradient is ``-beta sigma(-beta m) * (grad log pi(right) - grad log pi(wrong))`` and that of the
+anchor. The factor is
 computed here, from the learner's log-probabilities before the step, and travels as a weight per
 token (``Sample.preference``): for the first update of a step that is the exact gradient, however
 samples are packed and shared among ranks.
@@ -56,16 +59,16 @@ def strength(margin: float, beta: float) -> float:
 
 
 def preference_samples(
-    asked: Sequence[Verdicts], margins: Sequence[float], *, beta: float, coef: float
+    asked: Sequence[Verdicts], margins: Sequence[float], *, beta: float, anchor: float, coef: float
 ) -> list[Sample]:
     """Two samples per comparison; together they have the gradient of ``coef`` times the mean loss.
     No other loss applies to any of their tokens."""
     made: list[Sample] = []
     for one, margin in zip(asked, margins, strict=True):
-        weight = coef * strength(margin, beta) / len(asked)
+        weight, kept = strength(margin, beta), anchor / len(one.right)
         made += [
-            _sample(one.prompt, one.right, weight),
-            _sample(one.prompt, one.wrong, -weight),
+            _sample(one.prompt, one.right, coef * (weight + kept) / len(asked)),
+            _sample(one.prompt, one.wrong, -coef * weight / len(asked)),
         ]
     return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from palestra.rl.objectives.policy_loss import PolicyLoss
 from palestra.rl.types import Batch, Sample
 
 OBJECTIVE = PolicyLoss(objective=K25(alpha=0.5, beta=2.0, tau=0.05))
-BETA, COEF = 1.5, 0.7
+BETA, ANCHOR, COEF = 1.5, 0.4, 0.7
 ASKED = [
     Verdicts(prompt=(5, 6, 7), right=(8, 9, 1), wrong=(10, 9, 1)),
     Verdicts(prompt=(5, 7, 7, 6), right=(10, 9, 1), wrong=(8, 1)),
@@ -46,7 +47,8 @@ def scored(learner: DeepSpeedLearner) -> list[float]:
 
 
 def as_printed(folder: Path) -> tuple[float, dict[str, torch.Tensor]]:
-    """``coef * mean(-log sigma(beta m))`` by plain PyTorch, and its gradient."""
+    """``coef * mean(-log sigma(beta m) - anchor * mean log pi(right))`` by plain PyTorch, and its
+    gradient."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     total = torch.zeros(())
     for one in ASKED:
@@ -56,9 +58,18 @@ def as_printed(folder: Path) -> tuple[float, dict[str, torch.Tensor]]:
             places = range(len(one.prompt), len(ids))
             sums.append(sum(table[at - 1, ids[at]] for at in places))
         total = total - torch.nn.functional.logsigmoid(BETA * (sums[0] - sums[1]))
+        total = total - ANCHOR * sums[0] / len(one.right)
     total = COEF * total / len(ASKED)
     total.backward()
     return float(total.detach()), {n: p.grad for n, p in model.named_parameters()}
+
+
+def as_printed_of(learner: DeepSpeedLearner) -> float:
+    """The same value, from the learner's log-probabilities."""
+    right = learner.logprobs([one.sequences[0] for one in ASKED])
+    likely = [fmean(own[len(one.prompt) :]) for own, one in zip(right, ASKED, strict=True)]
+    printed = zip(scored(learner), likely, strict=True)
+    return COEF * fmean(loss(m, BETA) - ANCHOR * own for m, own in printed)
 
 
 def gradients_of(learner: DeepSpeedLearner, batch: Batch) -> dict[str, torch.Tensor]:
@@ -81,15 +92,15 @@ def gradients_of(learner: DeepSpeedLearner, batch: Batch) -> dict[str, torch.Ten
 def test_value_and_gradient_are_those_of_the_formula(learner: DeepSpeedLearner, tiny: Path) -> None:
     found = scored(learner)
     value, wanted = as_printed(tiny)
-    assert COEF * sum(loss(m, BETA) for m in found) / 2 == pytest.approx(value, abs=1e-6)
-    samples = tuple(preference_samples(ASKED, found, beta=BETA, coef=COEF))
+    assert as_printed_of(learner) == pytest.approx(value, abs=1e-6)
+    samples = tuple(preference_samples(ASKED, found, beta=BETA, anchor=ANCHOR, coef=COEF))
     given = gradients_of(learner, Batch(step=1, samples=samples))
     assert given.keys() == wanted.keys()
     assert max(float(gradient.abs().max()) for gradient in wanted.values()) > 1e-3
     for name, gradient in wanted.items():
         torch.testing.assert_close(given[name], gradient, atol=1e-6, rtol=0)
     # The pairs pull in opposite ways on the same verdicts: the loss falls, not every margin rises.
-    assert sum(loss(m, BETA) for m in scored(learner)) < sum(loss(m, BETA) for m in found)
+    assert as_printed_of(learner) < value
 
 
 def test_tokens_without_a_preference_have_no_gradient_at_all(learner: DeepSpeedLearner) -> None:
@@ -100,7 +111,7 @@ def test_tokens_without_a_preference_have_no_gradient_at_all(learner: DeepSpeedL
         advantages=(0.0, 0.0, 1.0, 1.0),
         ptx=(0.0,) * 4,
     )
-    samples = [played, *preference_samples(ASKED, [0.3, -2.0], beta=BETA, coef=COEF)]
+    samples = [played, *preference_samples(ASKED, [0.3, -2.0], beta=BETA, anchor=0.0, coef=COEF)]
     (micro,) = learner._pack(samples)
     logprobs = torch.randn(len(micro.target), requires_grad=True)
     (gradient,) = torch.autograd.grad(preference_loss(micro, logprobs), logprobs)

@@ -66,7 +66,7 @@ def test_a_comparison_is_two_samples_with_opposite_weights_on_the_verdicts_alone
     logprobs = [[0.0, -9.0, -1.0, -0.5], [0.0, -9.0, -2.0], [0.0, -1.0], [0.0, -1.0]]
     found = margins(asked, logprobs)
     assert found == [0.5, 0.0]
-    made = preference_samples(asked, found, beta=2.0, coef=0.5)
+    made = preference_samples(asked, found, beta=2.0, anchor=0.0, coef=0.5)
     weight = 0.5 * 2.0 / (1 + math.e) / 2
     assert made[0].token_ids == (1, 2, 3, 4) and made[1].token_ids == (1, 2, 5)
     assert made[0].preference == pytest.approx((0, 0, weight, weight))
