@@ -30,7 +30,9 @@ USER = (10001, 10001)
 """User and group of commands."""
 
 _HEAD = 4096
-_GRACE_S = 15.0
+# A connection that is lost is noticed by itself; this is for a supervisor that lives, but hardly
+# ever gets a processor: a fork bomb on a busy node, in a box that has little of it reserved.
+_GRACE_S = 60.0
 _TRANSFER_S = 120.0
 _ALIVE_S = 5.0
 _MAX_WRITE = 64 << 20

@@ -148,9 +148,9 @@ def test_an_unknown_logger_is_refused(tmp_path: Path) -> None:
     with (
         Journal(tmp_path / "j") as journal,
         Console(stream=io.StringIO()) as console,
-        pytest.raises(UserError, match="'wandb'; known are console, jsonl, tensorboard"),
+        pytest.raises(UserError, match="'abacus'; known are console, jsonl, tensorboard"),
     ):
-        Loggers(["jsonl", "wandb"], tmp_path, journal, console)
+        Loggers(["jsonl", "abacus"], tmp_path, journal, console)
     assert not (tmp_path / "metrics.jsonl").exists()
 
 

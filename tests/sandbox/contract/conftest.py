@@ -56,7 +56,7 @@ KINDS = {
             needs="KUBECONFIG",
             backend="kubernetes",
             # Twenty boxes fit on a node of two processors.
-            options={"image": IMAGE, "reserve": 0.02, "transport": transport},
+            options={"image": IMAGE, "reserve": 0.05, "transport": transport},
             modules=frozenset(modules),
         )
         for transport, modules in {
