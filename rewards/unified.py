@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from palestra.rl.types import Task
 
 HUNK = re.compile(r"@@ -(\d+),(\d+) \+\d+,(\d+) @@")
+HEADER, IGNORED = "diff --git ", "ignored: "
 NO_END = "\\ No newline at end of file"
 
 
@@ -65,8 +66,8 @@ def files_of(diff: str) -> list[FileDiff]:
     found: list[FileDiff] = []
     rest = iter(lines)
     for line in rest:
-        if line.startswith("diff --git "):
-            found.append(FileDiff(path=_path(line.removeprefix("diff --git "))))
+        if line.startswith(HEADER):
+            found.append(FileDiff(path=_path(line.removeprefix(HEADER))))
         elif not found or line.startswith(("refused: ", "... ")):
             raise ValueError(line)
         elif line.startswith("deleted file "):
@@ -102,12 +103,22 @@ def _without_end(lines: list[str]) -> None:
     lines[-1] = lines[-1].removesuffix("\n")
 
 
+def named(diff: str) -> set[str]:
+    """The paths that were changed, or whose change was ignored, as far as the diff goes."""
+    lines = diff.split("\n")
+    changed = {_path(x.removeprefix(HEADER)) for x in lines if x.startswith(HEADER)}
+    return changed | {_plain(x.removeprefix(IGNORED)) for x in lines if x.startswith(IGNORED)}
+
+
 def _path(names: str) -> str:
     """``a/P b/P`` to ``P``, of which each may be in quotes."""
-    name = names[: len(names) // 2]
-    if name.startswith('"'):
-        name = re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), name[1:-1])
-    return name.removeprefix("a/")
+    return _plain(names[: len(names) // 2]).removeprefix("a/")
+
+
+def _plain(name: str) -> str:
+    if not name.startswith('"'):
+        return name
+    return re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), name[1:-1])
 
 
 def _lines(text: str) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from statistics import fmean
 
+from palestra.rewards.unified import named
 from palestra.rl.config import HackingConfig
 from palestra.rl.errors import PalestraError
 from palestra.rl.journal import EvalRow, Journal
@@ -21,8 +22,6 @@ from palestra.rl.types import LOST, Outcome, Task, Trajectory
 
 WINDOW = 5
 """Steps over which rewards and lengths are averaged."""
-
-_CHANGED = re.compile(r'^(?:diff --git .* "?b/|ignored: "?)([^"\n]+)"?$', re.MULTILINE)
 
 Steps = Sequence[tuple[int, Mapping[str, float]]]
 """Finished steps with their metrics, as the journal has them."""
@@ -108,7 +107,7 @@ def _edits_tests(trajectory: Trajectory, task: Task) -> bool | None:
     if task.tree is None:
         return None
     there = set(task.tree.files) | set(task.test_files)
-    changed = set(_CHANGED.findall(trajectory.patch)) & there
+    changed = named(trajectory.patch) & there
     return any(path in task.test_files or is_test(path) for path in changed)
 
 

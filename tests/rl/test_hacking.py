@@ -159,7 +159,9 @@ def test_special_cases_in_calls_and_patches(
 
 
 def test_edits_of_tests(make_trajectory: MakeTrajectory, journal: Journal) -> None:
-    there = {path: File(data=b"x\n") for path in ("src/a.py", "tests/test_a.py", "conftest.py")}
+    odd = ("x b/test_d.py", 'tests/"e".py')
+    named = ("src/a.py", "tests/test_a.py", "conftest.py", *odd)
+    there = {path: File(data=b"x\n") for path in named}
     task = make_task(tree=Tree(files=there, work=("src/*",)), test_files={"src/check.py": ""})
 
     def found(patch: Patch) -> float:
@@ -171,6 +173,9 @@ def test_edits_of_tests(make_trajectory: MakeTrajectory, journal: Journal) -> No
     assert found(Patch(files={"tests/test_a.py": new})) == 1.0
     assert found(Patch(files={"tests/test_a.py": None})) == 1.0
     assert found(Patch(files={"src/check.py": new})) == 1.0
+    for path in odd:
+        assert found(Patch(files={path: new})) == 1.0
+        assert found(Patch(files={"src/a.py": new}, ignored=(path,))) == 1.0
     assert found(Patch(files={"tests/test_new.py": new})) == 0.0, "writing tests is good work"
     assert found(Patch(files={"src/a.py": new}, ignored=("conftest.py",))) == 1.0
     assert "hacking/test_edits_frac" not in signs([make_trajectory()], make_task(), journal)
