@@ -94,7 +94,9 @@ STEPS, LR = 40, 1.5e-3
 SEEDS = (0, 1, 2)
 THREADS = 1
 WINDOW = 10
-"""Steps over which results are averaged."""
+"""Steps over which quality is averaged."""
+EXAM = 100
+"""Pairs on which a critic's accuracy is measured, before the first step and after the last."""
 ARMS: Mapping[str, Mapping[str, object] | None] = {
     "frozen": None,
     "preference": {"loss": "preference", "coef": 1.0},
@@ -344,6 +346,7 @@ class Arm:
     seed: int
     steps: int
     history: list[dict[str, float]] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.ladder = Ladder.of(self.seed)
@@ -385,10 +388,32 @@ class Arm:
             seed=self.seed,
             max_context=SHAPE.max_position_embeddings,
         )
+        self.accuracy = [await self.examined(0)]
         with Journal(folder / "journal.sqlite") as journal:
             for step in range(1, self.steps + 1):
                 self.history.append(await self.step(step, journal))
                 self.policy.take(step, learner)
+        self.accuracy.append(await self.examined(self.steps))
+
+    async def examined(self, step: int) -> float:
+        """How often the critic finds the better one of two responses, on the same random pairs for
+        all arms, in both orders; no verdict and a draw are wrong."""
+        rng = random.Random(f"{self.seed}/exam")
+        asked: list[tuple[Question, int]] = []
+        while len(asked) < 2 * EXAM:
+            pair = response(rng), response(rng)
+            ahead = self.ladder.quality(pair[0]) - self.ladder.quality(pair[1])
+            about = (f"exam/{step}/{len(asked)}", "other")
+            if ahead:
+                orders = ((pair, ahead > 0), (pair[::-1], ahead < 0))
+                asked += [
+                    (question("ab", *shown, about, step), FIRST if first else SECOND)
+                    for shown, first in orders
+                ]
+        given = await asyncio.gather(*(self.arbiter.ask(one) for one, _ in asked))
+        return statistics.fmean(
+            judgement.choice == right for judgement, (_, right) in zip(given, asked, strict=True)
+        )
 
     async def step(self, step: int, journal: Journal) -> dict[str, float]:
         """Play, judge, study, learn: what ``rl.step`` does, without boxes."""
@@ -514,7 +539,7 @@ def mean(history: Sequence[Mapping[str, float]], name: str) -> float:
 
 
 def one_seed(seed: int) -> dict[str, tuple[float, float, float, float]]:
-    """By arm: accuracy at first and at last, quality at first and at last."""
+    """By arm: accuracy before and after, quality in the first steps and in the last."""
 
     def say(line: str) -> None:
         print(f"seed {seed} {line}", flush=True)
@@ -529,8 +554,8 @@ def one_seed(seed: int) -> dict[str, tuple[float, float, float, float]]:
             asyncio.run(arm.run(folder))
             first, last = arm.history[:WINDOW], arm.history[-WINDOW:]
             found[name] = (
-                mean(first, "critic/accuracy"),
-                mean(last, "critic/accuracy"),
+                arm.accuracy[0],
+                arm.accuracy[-1],
                 mean(first, "quality"),
                 mean(last, "quality"),
             )
@@ -549,8 +574,8 @@ def figures(seeds: Sequence[int] = SEEDS) -> dict[str, dict[str, object]]:
         for name, (a0, a1, q0, q1) in arms.items():
             closed = name != "frozen"
             rows |= {
-                f"seed {seed}, {name}: accuracy, first steps": _row(a0, "reported"),
-                f"seed {seed}, {name}: accuracy, last steps": _row(a1, "reported"),
+                f"seed {seed}, {name}: accuracy before": _row(a0, "reported"),
+                f"seed {seed}, {name}: accuracy after": _row(a1, "reported"),
                 f"seed {seed}, {name}: quality, first steps": _row(q0, "reported"),
                 f"seed {seed}, {name}: quality, last steps": _row(q1, "reported"),
             }

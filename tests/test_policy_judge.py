@@ -85,10 +85,11 @@ async def judged(folder: Path, journal: Journal, group: list[Trajectory]) -> Non
         with pytest.raises(Abstain, match="no verdict on g/"):
             await critic(group)
         metrics = critic.metrics(1)
-        assert metrics["judge/calls"] == metrics["judge/no_verdict"] >= TRIES
+        # The first comparison without a verdict ends the others, some of them on their way.
+        assert metrics["judge/calls"] >= metrics["judge/no_verdict"] >= TRIES
         assert metrics["judge/abstained"] >= 1 and metrics["judge/failed"] == 0
         kept = journal.judgements("g")
-        assert len(kept) == metrics["judge/calls"]
+        assert len(kept) == metrics["judge/no_verdict"]
         assert sum(k.opinion.output_tokens for k in kept) == metrics["judge/output_tokens"]
         for judgement in kept:
             turn = judgement.opinion.turn

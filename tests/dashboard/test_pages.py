@@ -37,10 +37,13 @@ VIOLATIONS = """
 window.__violations = [];
 addEventListener("securitypolicyviolation", (e) => window.__violations.push(e.violatedDirective));
 """
+PATIENCE_MS = 60_000
+"""The machine may be busy."""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         # Chromium's own sandbox does not start for root, whom CI runs as.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
@@ -57,7 +60,7 @@ def visit(browser: Browser) -> Iterator[Open]:
 
     def open_page(address: str, **options: object) -> Page:
         page = browser.new_page(viewport={"width": 1280, "height": 800}, **options)  # type: ignore[arg-type]
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.add_init_script(VIOLATIONS)
         page.on("console", lambda line: said.append(line.text) if line.type == "error" else None)
         page.on("pageerror", lambda error: said.append(str(error)))
