@@ -222,12 +222,14 @@ def test_filters_search_and_keys(tiny: Path, server: str, visit: Open) -> None:
     page = visit(at(server, "run", "tiny", "trajectories"))
     ready(page)
     page.keyboard.press("/")
+    expect(page.get_by_label("Search")).to_be_focused()
     page.keyboard.type("clamp nothing")
     expect(page.get_by_text("No episode matches.")).to_be_visible()
     page.get_by_label("Search").fill("")
     page.get_by_label("Solved").select_option("no")
     expect(page.get_by_text("5 episodes")).to_be_visible()
     assert "solved=false" in page.url
+    ready(page)
     page.keyboard.press("Escape")  # leaves the search
     page.keyboard.press("j")
     page.keyboard.press("j")
@@ -242,8 +244,10 @@ def test_filters_search_and_keys(tiny: Path, server: str, visit: Open) -> None:
         ("n", "1/b/2"),
         ("p", "1/b/1"),
     ):
+        ready(page)
         page.keyboard.press(key)
         expect(page.get_by_role("heading", name=there)).to_be_visible()
+    ready(page)
     page.keyboard.press("t")
     expect(page.locator(".tokens")).to_be_visible()
     page.keyboard.press("?")
@@ -294,6 +298,7 @@ def test_charts_zoom_move_and_compare(tiny: Path, server: str, visit: Open) -> N
 
 def test_a_token_is_asked_for(tiny: Path, serve: Callable[..., str], browser: Browser) -> None:
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE_MS)
     page.goto(f"{serve(Access(token=TOKEN))}/#/run/tiny")
     for token, found in (("wrong", "this is not the token"), (TOKEN, "reward/mean")):
         page.get_by_label("Token").fill(token)

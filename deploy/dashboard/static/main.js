@@ -49,7 +49,8 @@ async function show(quiet = false) {
   const view = viewOf(path);
   current?.stop.abort();
   current?.leave.forEach((own) => own());
-  const own = { stop: new AbortController(), leave: /** @type {(() => void)[]} */ ([]), keys: {} };
+  const keys = quiet && current ? current.keys : {}; // until the new view says which it has
+  const own = { stop: new AbortController(), leave: /** @type {(() => void)[]} */ ([]), keys };
   current = own;
   const place = h("div", { class: "view" });
   /** @type {Context} */
