@@ -41,13 +41,14 @@ LIMIT = 192
 SETTING = (
     "tasks.max_lines=4",
     # Careful demonstrations alone, and most of them wordy: episodes begin longer than they need be.
-    "policy.sft={corpus_steps = 10, steps = 80, batch_size = 48, mistakes = 0.3, recites = 0.8}",
-    "policy.learner.lr=1e-4",
+    "policy.sft={corpus_steps = 10, steps = 150, batch_size = 48, mistakes = 0.3, recites = 0.6}",
+    "policy.learner.lr=3e-4",
     "policy.learner.warmup_steps=4",
     "rollout.max_response_length=96",
     "rollout.max_context_length=640",
+    "rollout.episode_timeout=3600",  # on a busy machine an episode that is late would be cut
     f"rl.budget.by_kind={{repair = {LIMIT}}}",
-    "rl.steps=15",
+    "rl.steps=30",
     "rl.train_batch_size=12",
     "rl.ptx.coef=0",
     'rl.eval.splits=["heldout_mutations"]',
@@ -57,11 +58,12 @@ BASE, WITH, DECAY = "k25", "k25 with PTX", "k25 with temperature decay"
 TOGGLE, RIGID, LIFTED = "toggle", "rigid budget", "rigid budget lifted"
 ARMS: Mapping[str, Sequence[str]] = {
     BASE: (),
-    TOGGLE: ("rl.toggle.enable=true",),
+    # Few problems are solved half of the time so early: all that are solved at all count.
+    TOGGLE: ("rl.toggle.enable=true", "rl.toggle.min_accuracy=0.1", "rl.toggle.percentile=20"),
     WITH: ("rl.ptx.coef=1",),
     DECAY: (
         "rl.temperature=1.2",
-        'rl.temperature_decay={shape = "linear", final = 0.8, steps = 15}',
+        'rl.temperature_decay={shape = "linear", final = 0.8, steps = 30}',
     ),
     "k15": ("rl.objective.name=k15",),
     "grpo": ("rl.objective.name=grpo",),
