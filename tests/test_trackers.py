@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sqlite3
 from contextlib import closing
@@ -14,7 +15,6 @@ from palestra.deploy.loggers import Loggers, check_names
 from palestra.deploy.trackers import TRACKERS
 from palestra.rl.errors import UserError
 from palestra.rl.journal import Journal
-
 
 WITH_PACKAGES = pytest.mark.skipif(
     os.environ.get("PALESTRA_TESTS") != "full",
