@@ -199,6 +199,7 @@ def _padded(batch: Sequence[Sample]) -> MicroBatch:
         advantages=torch.ones(count),
         weight=torch.ones(count),
         ptx=torch.zeros(count),
+        preference=torch.zeros(count),
         temperature=torch.ones(count),
         most=count,
         experts=None,
