@@ -60,6 +60,14 @@ def found(name: str, entry: RewardEntry) -> tuple[AnyReward | RewardFactory, str
     return REWARDS.find(wanted), REWARDS.plugins()[wanted].value
 
 
+def check_found(config: RewardsConfig) -> None:
+    """Raise ``UserError`` for functions that a recipe names and that are not there: before any
+    work, where the environment is not known yet."""
+    for name, entry in config.use.items():
+        if entry.function:
+            found(name, entry)
+
+
 def _entry(
     name: str,
     entry: RewardEntry,

@@ -71,6 +71,10 @@ def test_later_commands_say_so(command: str, capsys: pytest.CaptureFixture[str])
         (["train", "none.toml"], "none.toml: there is no such recipe"),
         (["train", "recipes/tiny.toml", "--set", "rl.stepz=1"], "did you mean rl.steps?"),
         (["train", "recipes/tiny.toml", "--set", "logger=['abacus']"], "unknown logger 'abacus'"),
+        (
+            ["train", "recipes/tiny.toml", "--set", "rewards.use.x={function='nowhere:f'}"],
+            "reward nowhere:f: No module named 'nowhere'",
+        ),
         (["train", "recipes/tiny.toml", "--set", "name=../x"], "not a folder name"),
         (["train", "recipes/tiny.toml", "--run", "a", "--resume", "b"], "name two folders"),
         (["train", "recipes/tiny.toml", "--fast"], "unrecognized arguments: --fast"),

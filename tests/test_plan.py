@@ -157,8 +157,12 @@ def test_rules_name_keys_that_exist() -> None:
     ("arguments", "said"),
     [
         (["--gpu", "abacus"], "--gpu abacus: not one of l40s"),
-        (["--model-config", "/nowhere.json"], "/nowhere.json: no model's config.json"),
-        (["--set", "policy.model=nowhere"], "name one with --model-config"),
+        (["--model-config", "/nowhere.json"], "/nowhere.json: No such file"),
+        (["--model-config", str(RECIPES / "tiny.toml")], "tiny.toml: no model's config.json"),
+        (
+            ["--set", "policy.model=nowhere"],
+            "nowhere/config.json: No such file or directory; name a config.json",
+        ),
     ],
 )
 def test_bad_input_is_one_line(

@@ -43,9 +43,11 @@ def model_config(given: str | None, policy: PolicyConfig) -> Mapping[str, Any]:
     path = Path(given) if given else Path(policy.model) / "config.json"
     try:
         read = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        hint = "" if given else "; name one with --model-config"
-        raise UserError(f"{path}: no model's config.json: {error}{hint}") from error
+    except OSError as error:
+        hint = "" if given else "; name a config.json with --model-config"
+        raise UserError(f"{path}: {error.strerror}{hint}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: no model's config.json: {error}") from error
     if not isinstance(read, dict):
         raise UserError(f"{path}: no model's config.json: not an object")
     return read

@@ -62,8 +62,11 @@ def _checkpoint(args: Namespace) -> Path:
 
 
 def _resolve(args: Namespace) -> Resolved:
+    from palestra.rewards.assemble import check_found
+
     resolved = load_recipe(args.recipe, args.set)
     check_names(resolved.config.logger)
+    check_found(resolved.config.rewards)
     return resolved
 
 
