@@ -234,6 +234,17 @@ class Journal:
         rows = self._rows("SELECT step, metrics FROM steps ORDER BY step")
         return [(step, json.loads(text)) for step, text in rows]
 
+    def last_metric(self, name: str, *, before: int) -> float | None:
+        """A metric as the last finished step before ``before`` that has it says; None without."""
+        # The text is searched, as SQLite cannot read the JSON of metrics that are NaN.
+        rows = self._rows(
+            "SELECT metrics FROM steps WHERE step < ? AND instr(metrics, ?) > 0"
+            " ORDER BY step DESC LIMIT 1",
+            (before, f"{json.dumps(name)}: "),
+        )
+        value: float | None = json.loads(rows[0][0])[name] if rows else None
+        return value
+
     def finish_times(self) -> dict[int, float]:
         """When each step was finished, in seconds since the epoch."""
         return dict(self._rows("SELECT step, finished FROM steps"))

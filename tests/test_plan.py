@@ -138,10 +138,12 @@ def test_keys_that_nothing_reads_are_named_with_their_place(
 ) -> None:
     recipe = str(RECIPES / "tiny.toml")
     more = ["--set", "rl.toggle.period=3", "--set", "policy.learner.momentum=0.9"]
+    more += ["--set", "rl.critic.min_accuracy=0.6"]
     assert main(["plan", recipe, "--set", "rl.ptx.coef=0", *more]) == 0
     said = capsys.readouterr().out
     assert "no effect: rl.toggle.period (--set) has no effect without rl.toggle.enable" in said
     assert "no effect: policy.learner.momentum (--set)" in said
+    assert "no effect: rl.critic.min_accuracy (--set) has no effect without rl.critic.freq" in said
     assert "no effect: rl.ptx.samples_per_step" in said
     assert "rl.ptx.coef" not in said.replace("without rl.ptx.coef", "")
 

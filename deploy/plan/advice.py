@@ -51,6 +51,7 @@ WITHOUT_EFFECT: tuple[Rule, ...] = (
         "rl.length_penalty.coef above 0",
         lambda c: c.rl.length_penalty.coef > 0,
     ),
+    ("rl.critic.", "rl.critic.freq above 0", lambda c: c.rl.critic.freq > 0),
     ("rl.overlong.", "rl.overlong.buffer_len above 0", lambda c: c.rl.overlong.buffer_len > 0),
     (
         "rl.temperature_decay.",
@@ -73,6 +74,7 @@ SWITCHES = frozenset(
         "rl.ptx.coef",
         "rl.kl.coef",
         "rl.length_penalty.coef",
+        "rl.critic.freq",
         "rl.overlong.buffer_len",
         "rl.temperature_decay.shape",
     }

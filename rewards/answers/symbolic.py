@@ -46,7 +46,9 @@ class Algebra:
         row = json.dumps([text, expected]).encode()
         try:
             line = await self._line(row)
-        except Died:
+        except Died as died:
+            if died.code == -signal.SIGKILL:  # by the machine: no limit of a child ends it so
+                raise GraderError(f"the process that compares expressions: {died}") from died
             return "not to be compared within the limits"
         except NoAnswer as error:
             raise GraderError(f"the process that compares expressions: {error}") from error

@@ -15,6 +15,9 @@ from palestra.rewards.judging.verdicts import verdict_in
 from palestra.rl.errors import Abstain, InfraError, boundary
 from palestra.rl.types import Judge, Judgement, JudgementStore
 
+JUDGE = "judge"
+"""Under this name the provenance of a reward of siblings has its judge."""
+
 
 class JudgeError(InfraError):
     """A judge could not be asked."""

@@ -12,14 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from palestra.rewards.judging.arbiter import Arbiter
+from palestra.rewards.judging.arbiter import JUDGE, Arbiter
 from palestra.rewards.judging.questions import Question, Response, question
 from palestra.rewards.judging.responses import response_of, task_of
 from palestra.rewards.judging.rubrics import Rubric, read_rubrics
 from palestra.rewards.judging.together import together
 from palestra.rl.types import GroupRewardFn, Judgement, Provenance, Reward, Trajectory
-
-NAME = "graded"
 
 GRADES: Mapping[str, str] = {
     "poor": "it does not do this at all",
@@ -70,7 +68,7 @@ class Graded:
         )
         parts = {axis.id: value_of(one.choice) for axis, one in zip(axes, given, strict=True)}
         by = _provenance(name, parts, given)
-        return Reward(total=fmean(parts.values()), parts=parts, provenance={NAME: by})
+        return Reward(total=fmean(parts.values()), parts=parts, provenance={JUDGE: by})
 
 
 def graded(

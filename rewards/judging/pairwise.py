@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from palestra.rewards.config import PairwiseConfig
-from palestra.rewards.judging.arbiter import Arbiter
+from palestra.rewards.judging.arbiter import JUDGE, Arbiter
 from palestra.rewards.judging.bias import length_bias, position_bias
-from palestra.rewards.judging.questions import MEETS, Response, check, comparison
+from palestra.rewards.judging.questions import MEETS, Question, Response, check, comparison
 from palestra.rewards.judging.ranking import LOSS, TIE, WIN, Comparison, points, scores
 from palestra.rewards.judging.responses import response_of, task_of
 from palestra.rewards.judging.rubrics import Rubric, read_rubrics
 from palestra.rewards.judging.schedule import pairs
 from palestra.rewards.judging.together import together
 from palestra.rl.errors import Abstain
-from palestra.rl.types import GroupRewardFn, Reward, Trajectory
+from palestra.rl.types import GroupRewardFn, Provenance, Reward, Trajectory
 
 
 def pairwise_critic(*, arbiter: Arbiter, pairwise: PairwiseConfig) -> GroupRewardFn:
@@ -45,16 +45,31 @@ class PairwiseCritic:
         """Rewards of one group, in order; a single response has nobody to be compared with."""
         if len(trajectories) < 2:
             raise Abstain("a pairwise critic needs two responses")
-        comparisons = await self.compare(trajectories)
+        first = trajectories[0]
+        task = task_of(first, self.config.max_response_chars)
+        asking = _Asking(self.arbiter, task, step=first.step, group_id=first.group_id)
+        comparisons = await self._compare(asking, trajectories)
         totals = scores(len(trajectories), comparisons)
-        return [Reward(total=total, parts={}) for total in totals]
+        tokens = asking.tokens // len(trajectories)
+        return [
+            Reward(total=total, parts={}, provenance={JUDGE: self._provenance(total, tokens)})
+            for total in totals
+        ]
 
-    async def compare(self, trajectories: Sequence[Trajectory]) -> list[Comparison]:
+    def _provenance(self, total: float, tokens: int) -> Provenance:
+        return Provenance(
+            verifier=self.arbiter.judge.name,
+            version=f"rubrics {', '.join(self.config.criteria)}",
+            evidence=f"won {total:.0%} of its comparisons",
+            tokens=tokens,
+        )
+
+    async def _compare(
+        self, asking: _Asking, trajectories: Sequence[Trajectory]
+    ) -> list[Comparison]:
         """All comparisons of a group: ``repeats`` of each pair that the schedule names."""
         config, first = self.config, trajectories[0]
-        task = task_of(first, config.max_response_chars)
         shown = [response_of(t, config.max_response_chars) for t in trajectories]
-        asking = _Asking(self.arbiter, task, step=first.step, group_id=first.group_id)
         passes = await together(asking.passes(one, self.mandatory) for one in shown)
         met = pairs(
             len(shown),
@@ -125,34 +140,39 @@ class _Seen:
     mandatory_failures: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asking:
-    """One group's questions."""
+    """One group's questions, and the tokens that they have taken."""
 
     arbiter: Arbiter
     task: str
     step: int
     group_id: str
+    tokens: int = 0
 
     async def passes(self, response: Response, mandatory: Sequence[Rubric]) -> bool:
         """Does a response meet every mandatory rubric?"""
         if not mandatory:
             return True
         question = check(self.task, response, mandatory, step=self.step, group_id=self.group_id)
-        return (await self.arbiter.decide(question)).choice == MEETS
+        return await self._choice(question) == MEETS
 
     async def both_orders(
         self, left: Response, right: Response, rubrics: Sequence[Rubric], repeat: int
     ) -> tuple[int, int]:
         """The choices with the left response shown first, and with the right one shown first."""
         orders = [(left, right), (right, left)]
-        given = await together(
-            self.arbiter.decide(
+        one, other = await together(
+            self._choice(
                 comparison(self.task, *order, rubrics, step=self.step, group_id=self.group_id),
-                repeat=repeat,
+                repeat,
             )
             for order in orders
         )
-        one, other = (judgement.choice for judgement in given)
-        assert one is not None and other is not None
         return one, other
+
+    async def _choice(self, question: Question, repeat: int = 0) -> int:
+        judgement = await self.arbiter.decide(question, repeat=repeat)
+        assert judgement.choice is not None
+        self.tokens += judgement.opinion.input_tokens + judgement.opinion.output_tokens
+        return judgement.choice

@@ -7,10 +7,9 @@ the difference alone lets both become unlikely, and a critic forgets how a verdi
 K2's report (section 3.2.2) publishes no loss for the critic: this one is our default.
 
 The gradient is ``-beta sigma(-beta m) * (grad log pi(right) - grad log pi(wrong))`` and that of the
-anchor. The factor is
-computed here, from the learner's log-probabilities before the step, and travels as a weight per
-token (``Sample.preference``): for the first update of a step that is the exact gradient, however
-samples are packed and shared among ranks.
+anchor. The factor is computed here, from the learner's log-probabilities before the step, and
+travels as a weight per token (``Sample.preference``): for the first update of a step that is the
+exact gradient, however samples are packed and shared among ranks.
 """
 
 from __future__ import annotations

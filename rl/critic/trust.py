@@ -20,8 +20,7 @@ def accurate(accuracy: float | None, min_accuracy: float) -> bool:
 
 def last_accuracy(step: int, journal: Journal) -> float | None:
     """What was measured last before ``step``; None before the first time."""
-    found = [m[ACCURACY] for number, m in journal.steps() if number < step and ACCURACY in m]
-    return found[-1] if found else None
+    return journal.last_metric(ACCURACY, before=step)
 
 
 def change_of_trust(step: int, before: float | None, now: float, min_accuracy: float) -> str:

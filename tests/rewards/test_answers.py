@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from fractions import Fraction
 
 import pytest
@@ -150,6 +151,12 @@ EXPRESSIONS = [
     ("(" * 400, "2", False),
 ]
 
+KILLED = [
+    sys.executable,
+    "-c",
+    "import os; print(0, flush=True); input(); os.kill(os.getpid(), 9)",
+]
+
 
 def test_expressions_are_compared_by_algebra_within_limits() -> None:
     async def compare() -> None:
@@ -164,6 +171,14 @@ def test_expressions_are_compared_by_algebra_within_limits() -> None:
         [child] = algebra.children._idle
         os.kill(child.pid, signal.SIGKILL)
         assert await algebra.wrong("1/2", "0.5") == ""
+        [child] = algebra.children._idle
+        # The machine, short of memory, ends a child and the one in its place.
+        whole, algebra.children._command = algebra.children._command, KILLED
+        os.kill(child.pid, signal.SIGKILL)
+        with pytest.raises(GraderError, match="SIGKILL"):
+            await algebra.wrong("1", "1")
+        algebra.children._command = whole
+        assert await algebra.wrong("1", "1") == ""
         [child] = algebra.children._idle
         os.kill(child.pid, signal.SIGSTOP)
         algebra.children._seconds = 0.2

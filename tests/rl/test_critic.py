@@ -28,6 +28,7 @@ from palestra.rewards.judging.questions import Question, Response, comparison
 from palestra.rewards.judging.rubrics import read_rubrics
 from palestra.rewards.judging.trusted import Trusted, TrustedGroup
 from palestra.rewards.judging.verdicts import written
+from palestra.rewards.provenance import of_reward
 from palestra.rewards.rubric_met import RubricMet
 from palestra.rewards.score import Scheme, Weighted
 from palestra.rl.critic.loop import Critic
@@ -304,7 +305,11 @@ def test_below_its_limit_opinions_stop_to_count_and_it_says_so_once(
     with pytest.raises(Abstain, match=r"below rl\.critic\.min_accuracy"):
         asyncio.run(reward([make_trajectory(step=2)]))
     run.journal.finish_step(2, {"critic/accuracy": 1.0})
+    run.journal.finish_step(3, {"critic/margin": math.nan})
     assert asyncio.run(reward([make_trajectory(step=3)]))
+    assert asyncio.run(reward([make_trajectory(step=4)])), "what was measured last counts on"
+    with pytest.raises(Abstain):
+        asyncio.run(reward([make_trajectory(step=2)]))
 
 
 def test_a_run_has_the_critic_that_its_recipe_asks_for(make_run: MakeRun) -> None:
@@ -343,6 +348,13 @@ def test_only_the_policys_own_opinions_hang_on_its_accuracy(
         "met": Trusted,
     }
     assert [name for name, *_ in found.grouped] == ["own", "other"]
+    named = {n: of_reward(found.parts[n].reward, make_trajectory(), 0.0).verifier for n in added}
+    assert named == {
+        "own": "Graded",
+        "other": "Graded",
+        "one": "JudgedFaithfulness",
+        "met": "RubricMet",
+    }
     assert found.parts["own"].reward.reward is own
     run.journal.finish_step(1, {"critic/accuracy": 0.5})
     for name in ("one", "met"):

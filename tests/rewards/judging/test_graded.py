@@ -44,7 +44,7 @@ def test_the_mean_grade_over_five_axes(said: Said) -> None:
     assert [reward.total for reward in rewards] == [0.0, 0.5, 1.0]
     axes = {"helpfulness", "readiness", "relevance", "detail", "instructions"}
     assert set(rewards[1].parts) == axes
-    by = rewards[1].provenance["graded"]
+    by = rewards[1].provenance["judge"]
     assert by.verifier == "rule" and by.tokens == 5 * 110
     assert by.version.removeprefix("rubrics ") in FILES and "detail 0.5" in by.evidence
 

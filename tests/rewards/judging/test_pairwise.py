@@ -69,6 +69,21 @@ def test_a_ladder_is_ranked_whatever_its_order(said: Said) -> None:
     assert metrics["judge/length_corr"] > 0.8
 
 
+def test_each_reward_names_the_judge_and_its_share_of_the_tokens(said: Said) -> None:
+    judged = critic(preferring(len), rubrics=(PLAIN, MUST))
+    found = asyncio.run(judged(said("aa", "a")))
+    metrics = judged.metrics(1)
+    spent = metrics["judge/input_tokens"] + metrics["judge/output_tokens"]
+    by = [reward.provenance["judge"] for reward in found]
+    assert {one.verifier for one in by} == {judged.arbiter.judge.name}
+    assert [one.evidence for one in by] == [
+        "won 100% of its comparisons",
+        "won 0% of its comparisons",
+    ]
+    assert {one.version for one in by} == {"rubrics core, prescriptive"}
+    assert {one.tokens for one in by} == {spent // 2} != {0}
+
+
 def test_who_prefers_a_place_has_seen_nothing_but_ties(said: Said) -> None:
     judged = critic(lambda messages, seed: verdict(messages, "first"))
     assert totals(judged, said("a", "bb", "ccc")) == [0.5, 0.5, 0.5]
