@@ -9,15 +9,23 @@ from palestra.rl.types import Judgement
 
 
 def judgement_lines(judgements: Iterable[Judgement]) -> Iterator[str]:
-    """Each reply of the judge under a line that names whom it is about and what it decided. Its
-    prompt repeats what the group shows; it is in the journal and in ``palestra show --json``."""
+    """Each reply of the judge under its headline. Its prompt repeats what the group shows; it is in
+    the journal, in ``palestra show --json`` and in the page of a group."""
     for judgement in judgements:
-        opinion = judgement.opinion
-        about = ", ".join(map(one_line, judgement.about))
-        size = f"{opinion.input_tokens} + {opinion.output_tokens} tokens"
         yield ""
-        yield f"--- judge {one_line(opinion.judge)} on {about}: {decision(judgement)}  {size}"
-        yield clean(opinion.text)
+        yield f"--- {headline(judgement)}"
+        yield clean(judgement.opinion.text)
+
+
+def headline(judgement: Judgement) -> str:
+    """Who judged whom, what was decided, and tokens read and written.
+
+    Example: ``judge policy@7 on g/000, g/001: second  90 + 12 tokens``
+    """
+    opinion = judgement.opinion
+    about = ", ".join(map(one_line, judgement.about))
+    size = f"{opinion.input_tokens} + {opinion.output_tokens} tokens"
+    return f"judge {one_line(opinion.judge)} on {about}: {decision(judgement)}  {size}"
 
 
 def decision(judgement: Judgement) -> str:

@@ -13,22 +13,20 @@ from palestra.deploy.text import one_line
 from palestra.deploy.token_text import TokenText, load_tokenizer, tokenizer_files
 from palestra.rl.errors import UserError
 from palestra.rl.journal import GroupRow, Journal
-from palestra.rl.types import Judgement, Trajectory
+from palestra.rl.types import Trajectory
 
 SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupView:
-    """One group with its trajectories, whose rewards are those that the step learned from, and
-    what judges said of it.
+    """One group with its trajectories, whose rewards are those that the step learned from.
 
     Example: ``GroupView(row=GroupRow(...), trajectories=(trajectory, ...))``
     """
 
     row: GroupRow
     trajectories: tuple[Trajectory, ...]
-    judgements: tuple[Judgement, ...] = ()
 
 
 class RunView:
@@ -83,8 +81,7 @@ class RunView:
         if len(found) == 1:
             row = found[0]
             siblings = self._shaped(row.step, self.journal.group(row.id))
-            said = tuple(self.journal.judgements(row.id))
-            return GroupView(row=row, trajectories=tuple(siblings), judgements=said)
+            return GroupView(row=row, trajectories=tuple(siblings))
         where = f"{self.path}: " + (f"step {step}: " if step is not None else "")
         if found:
             raise UserError(f"{where}group {prefix} may be {_names(found)}; write more of the id")

@@ -74,7 +74,8 @@ def show(path: Path, options: ShowOptions, console: Console) -> int:
         groups = _chosen(run, options)
         if options.html:
             step = groups[0].row.step if groups else None
-            text = page(run, step, groups, run.token_text() if options.tokens else None)
+            decode = run.token_text() if options.tokens else None
+            text = page(run, step, groups, decode, asked=options.group is not None)
             write(options.html, text)
             console.say(f"wrote {options.html}")
         elif options.as_json:
@@ -98,6 +99,7 @@ def _lines(run: RunView, groups: Sequence[GroupView], options: ShowOptions) -> I
     decode = (run.token_text() or str) if options.tokens else None
     for group in groups:
         yield from group_lines(group, decode)
+        yield from judgement_lines(run.journal.judgements(group.row.id))
 
 
 def overview(run: RunView, groups: Sequence[GroupView]) -> Iterator[str]:
@@ -131,7 +133,6 @@ def group_lines(group: GroupView, decode: TokenText | None) -> Iterator[str]:
         for index, turn in enumerate(trajectory.turns, 1):
             yield from _turn(index, turn, decode)
         yield from _ending(trajectory)
-    yield from judgement_lines(group.judgements)
 
 
 def _messages(messages: Sequence[Message]) -> Iterator[str]:
@@ -171,6 +172,7 @@ def _ending(trajectory: Trajectory) -> Iterator[str]:
 def _as_json(run: RunView, groups: Sequence[GroupView], *, full: bool) -> dict[str, object]:
     steps = run.journal.steps()
     dump: Callable[[Trajectory], object] = _record if full else _brief
+    said = run.journal.judgements if full else lambda _: []
     return {
         "run": str(run.path),
         "status": run.status,
@@ -184,7 +186,7 @@ def _as_json(run: RunView, groups: Sequence[GroupView], *, full: bool) -> dict[s
                 "step": group.row.step,
                 "task_id": group.row.task_id,
                 "trajectories": [dump(t) for t in group.trajectories],
-                "judgements": [_judgement(j) for j in group.judgements],
+                "judgements": [_judgement(j) for j in said(group.row.id)],
             }
             for group in groups
         ],

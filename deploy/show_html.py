@@ -15,27 +15,31 @@ from palestra.deploy.episode_text import (
     vouched,
 )
 from palestra.deploy.html_page import document, escaped
+from palestra.deploy.judge_text import headline
 from palestra.deploy.run_view import GroupView, RunView
 from palestra.deploy.token_text import TokenText
-from palestra.rl.types import Message, Trajectory, Turn
+from palestra.rl.types import Judgement, Message, Trajectory, Turn
 
 
 def page(
-    run: RunView, step: int | None, groups: Sequence[GroupView], decode: TokenText | None
-) -> str:
-    """A whole document about some groups; tokens are coloured where ``decode`` is given."""
-    name = escaped(run.path.absolute().name)
-    body = "\n".join(_body(run, name, step, groups, decode))
-    return document(name, body)
-
-
-def _body(
     run: RunView,
-    name: str,
     step: int | None,
     groups: Sequence[GroupView],
     decode: TokenText | None,
-) -> Iterator[str]:
+    *,
+    asked: bool = False,
+) -> str:
+    """A whole document about some groups; tokens are coloured where ``decode`` is given, and what
+    judges were asked is shown where it was ``asked`` for, as it repeats much."""
+    name = escaped(run.path.absolute().name)
+    body = [*_head(run, name, step, groups)]
+    for index, group in enumerate(groups):
+        body += _group(index, group, decode)
+        body += [_judgement(one, asked) for one in run.journal.judgements(group.row.id)]
+    return document(name, "\n".join(body))
+
+
+def _head(run: RunView, name: str, step: int | None, groups: Sequence[GroupView]) -> Iterator[str]:
     finished = len(run.journal.steps())
     yield f"<h1>{name}</h1><p>{escaped(run.status)}, {finished} steps finished; "
     yield f"step {step} below</p>" if step is not None else "no episode yet</p>"
@@ -47,8 +51,6 @@ def _body(
             f"<td>{escaped(group.row.task_id)}</td><td>{rewards}</td></tr>"
         )
     yield "</table>"
-    for index, group in enumerate(groups):
-        yield from _group(index, group, decode)
 
 
 def _group(index: int, group: GroupView, decode: TokenText | None) -> Iterator[str]:
@@ -98,6 +100,14 @@ def _turn(number: int, turn: Turn, decode: TokenText | None) -> Iterator[str]:
         yield _pre("error", turn.error, kind="error")
     if turn.observation:
         yield _pre(observed(turn), turn.observation)
+
+
+def _judgement(judgement: Judgement, asked: bool) -> str:
+    said = [_pre("said", judgement.opinion.text)]
+    if asked:
+        said = [*_messages(judgement.messages), *said]
+    head = f"<details><summary>{escaped(headline(judgement))}</summary>"
+    return "\n".join([head, *said, "</details>"])
 
 
 def _token(token_id: int, logprob: float, text: str) -> str:

@@ -45,6 +45,7 @@ JUDGEMENTS = """
 CREATE TABLE IF NOT EXISTS judgements (
     key TEXT PRIMARY KEY, step INTEGER NOT NULL, group_id TEXT NOT NULL, json TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS judgements_by_group ON judgements (group_id);
+CREATE INDEX IF NOT EXISTS judgements_by_step ON judgements (step);
 """
 """Younger than format 1, which it does not change for those who do not know it."""
 
@@ -301,6 +302,11 @@ class Journal:
             return []
         sql = "SELECT json FROM judgements WHERE group_id = ? ORDER BY rowid"
         return [self._load(text, Judgement) for (text,) in self._rows(sql, (group_id,))]
+
+    def judgements_in(self, step: int) -> list[Judgement]:
+        """What was asked in a step, in the order of asking."""
+        sql = "SELECT json FROM judgements WHERE step = ? ORDER BY rowid"
+        return [self._load(text, Judgement) for (text,) in self._rows(sql, (step,))]
 
     def eval_trajectory(
         self, step: int, split: str, task_id: str, sample: int

@@ -160,6 +160,19 @@ def _evil(made: Trajectory, turn: Turn) -> Trajectory:
     )
 
 
+def _evil_judgement(about: Trajectory) -> Judgement:
+    return Judgement(
+        key="k",
+        step=about.step,
+        group_id=about.group_id,
+        about=(about.id,),
+        messages=(Message(role="user", content=f"Asked. {EVIL}"),),
+        answers=(f"meets{EVIL}-4be1", "fails-4be1"),
+        choice=0,
+        opinion=Opinion(text=f"Judged. {EVIL}", judge=f"judge {EVIL}"),
+    )
+
+
 def _tokenizer(path: Path) -> None:
     """A tokenizer whose every token is hostile."""
     from tokenizers import Tokenizer
@@ -174,7 +187,9 @@ def evil_run(
     run: Path, make_trajectory: Callable[..., Trajectory], make_turn: Callable[..., Turn]
 ) -> Path:
     with Journal(run / "journal.sqlite") as journal:
-        journal.add_trajectory(_evil(make_trajectory(step=3), make_turn()))
+        evil = _evil(make_trajectory(step=3), make_turn())
+        journal.add_trajectory(evil)
+        journal.add_judgement(_evil_judgement(evil))
     _tokenizer(run / "tokenizer.json")
     return run
 
@@ -183,7 +198,7 @@ def evil_run(
 def test_nothing_escapes_into_the_terminal(evil_run: Path, options: dict[str, object]) -> None:
     text = _shown(evil_run, **options)
     assert "[red]<script>" in text  # shown as it is, not taken for markup
-    assert ("--- what it changed" in text) == ("group" in options)
+    assert ("--- what it changed" in text) == ("Judged. " in text) == ("group" in options)
     assert not [c for c in text if c != "\n" and not c.isprintable()]
 
 
@@ -198,8 +213,9 @@ class _Tags(HTMLParser):
         self.seen |= {tag, *(name for name, _ in attrs)}
 
 
-def test_nothing_escapes_into_html(evil_run: Path, tmp_path: Path) -> None:
-    _shown(evil_run, html=tmp_path / "page.html", tokens=True)
+@pytest.mark.parametrize("group", ["e", None])
+def test_nothing_escapes_into_html(evil_run: Path, tmp_path: Path, group: str | None) -> None:
+    _shown(evil_run, html=tmp_path / "page.html", tokens=True, group=group)
     page = (tmp_path / "page.html").read_text()
     tags = _Tags()
     tags.feed(page)
@@ -210,7 +226,8 @@ def test_nothing_escapes_into_html(evil_run: Path, tmp_path: Path) -> None:
     assert tags.seen <= set(known.split())
     assert "&lt;script&gt;" in page and "<script" not in page
     assert not [c for c in page if c != "\n" and not c.isprintable()]
-    assert page.count("what it changed") == 1
+    assert page.count("what it changed") == page.count("Judged. ") == 1
+    assert page.count("Asked. ") == (group is not None), "what was asked repeats the group"
     assert "Content-Security-Policy" in page and 'title="3: -0.1000"' in page
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
@@ -45,8 +44,9 @@ class Spent:
 class Arbiter:
     """Asks one judge, and keeps every judgement in ``store``.
 
-    What the store knows is not asked again and costs nothing. ``seed`` is the run's; it and the
-    question fix the seed of every reply.
+    What the store knows is not asked again and costs nothing; what a step that was broken off has
+    cost counts for its budget when it goes on. ``seed`` is the run's; it and the question fix the
+    seed of every reply.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Arbiter:
         self.seed = seed
         self._gate = asyncio.Semaphore(config.max_in_flight)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._spent: dict[int, Spent] = defaultdict(Spent)
+        self._steps: dict[int, Spent] = {}
 
     async def decide(self, question: Question, *, repeat: int = 0) -> Judgement:
         """A judgement with a choice; with another ``repeat`` an independent one.
@@ -71,7 +71,7 @@ class Arbiter:
             judgement = await self.ask(question, sample=repeat * self.config.tries + attempt)
             if judgement.choice is not None:
                 return judgement
-        self._spent[question.step].abstained += 1
+        self._spent(question.step).abstained += 1
         raise Abstain(
             f"judge {self.judge.name} gave no verdict on {', '.join(question.about)} "
             f"in {self.config.tries} replies"
@@ -79,7 +79,7 @@ class Arbiter:
 
     async def ask(self, question: Question, *, sample: int = 0) -> Judgement:
         """One reply, with or without a verdict. Raises as ``decide``."""
-        spent = self._spent[question.step]
+        spent = self._spent(question.step)
         seed = self._seed(question, sample)
         key = _digest(self.judge.name, question, self.config.max_tokens, seed)
         # Siblings that wrote the same are asked about at once: the first pays for all.
@@ -92,7 +92,7 @@ class Arbiter:
             return await self._asked(question, key, seed)
 
     async def _asked(self, question: Question, key: str, seed: int) -> Judgement:
-        spent = self._spent[question.step]
+        spent = self._spent(question.step)
         async with self._gate:
             self._ensure_budget(question.step)
             spent.calls += 1
@@ -126,7 +126,7 @@ class Arbiter:
 
     def metrics(self, step: int) -> dict[str, float]:
         """What the questions of a step have cost so far."""
-        spent = self._spent[step]
+        spent = self._spent(step)
         return {
             "judge/calls": float(spent.calls),
             "judge/input_tokens": float(spent.input_tokens),
@@ -138,8 +138,22 @@ class Arbiter:
             "judge/failed": float(spent.failed),
         }
 
+    def _spent(self, step: int) -> Spent:
+        """What a step has cost, with what the store knows of it from before a kill."""
+        if step not in self._steps:
+            known = [
+                j for j in self.store.judgements_in(step) if j.opinion.judge == self.judge.name
+            ]
+            self._steps[step] = Spent(
+                calls=len(known),
+                input_tokens=sum(j.opinion.input_tokens for j in known),
+                output_tokens=sum(j.opinion.output_tokens for j in known),
+                no_verdict=sum(j.choice is None for j in known),
+            )
+        return self._steps[step]
+
     def _ensure_budget(self, step: int) -> None:
-        spent, config = self._spent[step], self.config
+        spent, config = self._spent(step), self.config
         over_calls = 0 < config.calls_per_step <= spent.calls
         over_tokens = 0 < config.tokens_per_step <= spent.tokens
         if over_calls or over_tokens:

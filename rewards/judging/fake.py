@@ -26,6 +26,10 @@ class MemoryStore:
         """The judgement with this key, if it is here."""
         return self.kept.get(key)
 
+    def judgements_in(self, step: int) -> list[Judgement]:
+        """Those of a step, in the order of asking."""
+        return [one for one in self.kept.values() if one.step == step]
+
     def add_judgement(self, judgement: Judgement) -> None:
         """Keep it; a second one with the same key changes nothing."""
         self.kept.setdefault(judgement.key, judgement)

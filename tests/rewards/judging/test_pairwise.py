@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,8 @@ from palestra.rewards.judging.ranking import Comparison, points, scores
 from palestra.rewards.judging.rubrics import Rubric, read_rubrics
 from palestra.rewards.judging.schedule import pairs
 from palestra.rl.errors import Abstain, InfraError
-from palestra.rl.types import Message, Trajectory
+from palestra.rl.journal import Journal
+from palestra.rl.types import JudgementStore, Message, Trajectory
 
 Said = Callable[..., list[Trajectory]]
 PLAIN = Rubric(id="clear", text="It is clear.")
@@ -36,13 +38,14 @@ def critic(
     rule: Rule,
     *,
     rubrics: Sequence[Rubric] = (PLAIN,),
-    store: MemoryStore | None = None,
+    store: JudgementStore | None = None,
     pairwise: PairwiseConfig | None = None,
     seed: int = 0,
+    name: str = "rule",
     **judge: int,
 ) -> PairwiseCritic:
     known = MemoryStore() if store is None else store
-    arbiter = Arbiter(RuleJudge(rule), JudgeConfig(**judge), known, seed=seed)
+    arbiter = Arbiter(RuleJudge(rule, name), JudgeConfig(**judge), known, seed=seed)
     return PairwiseCritic(arbiter, rubrics, pairwise or PairwiseConfig())
 
 
@@ -148,7 +151,8 @@ def test_a_group_that_was_judged_is_not_judged_again(said: Said) -> None:
     assert totals(first, group) == totals(again, group)
     assert asked(first) == 6 and asked(again) == 0
     metrics = again.metrics(1)
-    assert metrics["judge/remembered"] == 6 and metrics["judge/calls"] == 0
+    assert metrics["judge/remembered"] == 6
+    assert metrics["judge/calls"] == 6, "the step's judging has cost as much as before"
     other = critic(preferring(len), store=store, seed=1)
     totals(other, group)
     assert asked(other) == 6, "another seed asks anew"
@@ -204,6 +208,20 @@ def test_a_spent_budget_abstains_in_that_step_alone(said: Said, limit: dict[str,
         assert [reward.total for reward in later] == [0.0, 1.0]
 
     asyncio.run(steps())
+
+
+@pytest.mark.parametrize("limit", [{"calls_per_step": 6}, {"tokens_per_step": 6 * 110}])
+def test_a_step_that_goes_on_after_a_kill_has_no_second_budget(
+    said: Said, tmp_path: Path, limit: dict[str, int]
+) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        totals(critic(preferring(len), store=journal, **limit), said("a", "bb", "ccc"))
+        again = critic(preferring(len), store=journal, **limit)
+        with pytest.raises(Abstain, match="step 1 is spent"):
+            totals(again, said("d", "ee", group="h"))
+        assert asked(again) == 0 and totals(again, said("a", "bb", "ccc")) == [0.0, 0.5, 1.0]
+        other = critic(preferring(len), store=journal, name="other", **limit)
+        assert totals(other, said("d", "ee", group="h")) == [0.0, 1.0], "another judge's budget"
 
 
 def test_no_more_than_so_many_wait_for_the_judge(said: Said) -> None:
