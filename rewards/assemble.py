@@ -9,6 +9,7 @@ from palestra.rewards import compose
 from palestra.rewards.bind import bound, keywords_of
 from palestra.rewards.config import RewardEntry, RewardsConfig
 from palestra.rewards.isolated import Isolated, IsolatedGroup, Limits
+from palestra.rewards.judging.arbiter import Arbiter
 from palestra.rewards.kinds import AnyReward, RewardFactory, gives_group, is_group, name_of
 from palestra.rewards.load import load
 from palestra.rewards.registry import REWARDS
@@ -17,6 +18,10 @@ from palestra.rl.errors import UserError
 
 OURS = "palestra."
 """How modules begin whose rewards run in this process."""
+GIVEN_ELSEWHERE = ("arbiter",)
+"""What a reward in a process of its own may ask for beside its options."""
+GIVEN = ("task_of", "pairwise", *GIVEN_ELSEWHERE)
+"""What rewards of ours may ask for."""
 
 
 def assemble(
@@ -60,12 +65,15 @@ def found(name: str, entry: RewardEntry) -> tuple[AnyReward | RewardFactory, str
     return REWARDS.find(wanted), REWARDS.plugins()[wanted].value
 
 
-def check_found(config: RewardsConfig) -> None:
-    """Raise ``UserError`` for functions that a recipe names and that are not there: before any
-    work, where the environment is not known yet."""
+def check_functions(config: RewardsConfig) -> None:
+    """Raise ``UserError`` for functions that a recipe names and that are not there, make no reward
+    or ask for what they are not given: before any work, when the environment is not known yet."""
     for name, entry in config.use.items():
         if entry.function:
-            found(name, entry)
+            thing, spec = found(name, entry)
+            given = dict.fromkeys(GIVEN_ELSEWHERE if spec else GIVEN)
+            keywords_of(name, thing, entry.options, given)
+            gives_group(thing)
 
 
 def _entry(
@@ -83,7 +91,7 @@ def _entry(
         return _named(name, part, config)
     thing, spec = found(name, entry)
     if spec:
-        return _apart(name, spec, thing, entry, config)
+        return _apart(name, spec, thing, entry, config, given)
     reward = bound(name, thing, entry.options, given)
     is_group(reward)
     return Weighted(reward=reward, weight=entry.weight, deadline=entry.deadline or config.deadline)
@@ -97,7 +105,7 @@ def _named(name: str, part: Weighted, config: RewardsConfig) -> Weighted:
     if "<" in spec or not hasattr(part.reward, "__qualname__"):
         raise UserError(f"reward {name} ({spec}) must be a function at the top of a module")
     entry = RewardEntry(weight=part.weight, deadline=part.deadline)
-    return _apart(name, spec, part.reward, entry, config)
+    return _apart(name, spec, part.reward, entry, config, {})
 
 
 def _apart(
@@ -106,16 +114,21 @@ def _apart(
     thing: AnyReward | RewardFactory,
     entry: RewardEntry,
     config: RewardsConfig,
+    given: Mapping[str, object],
 ) -> Weighted:
     """A reward of others, in processes of its own, which keep the deadline."""
-    keywords_of(name, thing, entry.options, {})
+    offered = {key: given[key] for key in GIVEN_ELSEWHERE if key in given}
+    keywords = keywords_of(name, thing, entry.options, offered)
+    arbiter = keywords.get("arbiter")
+    assert arbiter is None or isinstance(arbiter, Arbiter)
     limits = Limits(
         seconds=entry.deadline or config.deadline,
         workers=config.workers,
         memory=config.memory_mb << 20,
     )
     made = IsolatedGroup if gives_group(thing) else Isolated
-    return Weighted(reward=made(name, spec, entry.options, limits), weight=entry.weight)
+    reward = made(name, spec, entry.options, limits, arbiter)
+    return Weighted(reward=reward, weight=entry.weight)
 
 
 def _rule(config: RewardsConfig) -> compose.Rule:

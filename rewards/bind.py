@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial, update_wrapper
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from palestra.rewards.kinds import AnyReward, RewardFactory, is_async
 from palestra.rl.errors import UserError
@@ -72,6 +72,8 @@ def _check(name: str, thing: Callable[..., Any], option: str, value: object) -> 
         return
     try:
         TypeAdapter(kind).validate_python(value, strict=True)
+    except PydanticSchemaGenerationError as error:
+        raise UserError(f"reward {name}: no recipe can say what {option!r} is") from error
     except ValidationError as error:
         said = error.errors()[0]["msg"].removeprefix("Input ")
         raise UserError(f"reward {name}: option {option} = {value!r}: {said}") from error

@@ -1,7 +1,8 @@
 """Rewards of others run in processes of their own: late, crashed or swollen, they cost one sample.
 
 This bounds mistakes, it is no jail: who installs a reward trusts it. Trajectories go there as JSON,
-and what comes back is read as JSON of which only numbers count.
+and what comes back is read as JSON of which only numbers count. One that asks a judge does so
+through a ``door``.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from palestra.rewards.children import Children, NoAnswer
+from palestra.rewards.judging.arbiter import Arbiter
+from palestra.rewards.judging.door import door
 from palestra.rewards.score import RewardError, number
 from palestra.rewards.wire import packed, rewards_from
 from palestra.rl.errors import Abstain
@@ -33,17 +37,27 @@ class Limits:
 
 
 class _Isolated:
-    """``spec`` is ``module:function``; ``name`` is what errors call it."""
+    """``spec`` is ``module:function``; ``name`` is what errors call it; ``arbiter`` is whom it asks
+    for judgements, if anybody."""
 
-    def __init__(self, name: str, spec: str, options: Mapping[str, object], limits: Limits) -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: str,
+        options: Mapping[str, object],
+        limits: Limits,
+        arbiter: Arbiter | None = None,
+    ) -> None:
         # By these, as by those of a function, it is known who vouches for a reward.
         self.__module__, _, self.__qualname__ = spec.partition(":")
+        self.arbiter = arbiter
         self._name = name
         self._seconds = limits.seconds
         plan = {
             "name": name,
             "spec": spec,
             "options": dict(options),
+            "asks": arbiter is not None,
             "memory": limits.memory,
             "seconds": limits.seconds,
         }
@@ -59,8 +73,11 @@ class _Isolated:
         await self._children.close()
 
     async def _ask(self, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+        seconds = self._seconds * len(trajectories)
+        asked = self.arbiter
         try:
-            line = await self._children.ask(packed(trajectories), self._seconds * len(trajectories))
+            async with door(asked, trajectories[0]) if asked else nullcontext("") as judge:
+                line = await self._children.ask(packed(trajectories, judge), seconds)
             answer = json.loads(line)
         except (NoAnswer, ValueError) as error:
             raise RewardError(f"reward {self._name}: {error}") from error

@@ -15,17 +15,19 @@ from pydantic import TypeAdapter, ValidationError
 from palestra.rl.types import Reward, Trajectory
 
 
-def packed(trajectories: Sequence[Trajectory]) -> bytes:
-    """One line; half a surrogate pair is kept."""
+def packed(trajectories: Sequence[Trajectory], judge: str = "") -> bytes:
+    """One line, with the path at which a judge is asked; half a surrogate pair is kept."""
     plain = [
         replace(t, turns=tuple(replace(u, routing=None) for u in t.turns)) for t in trajectories
     ]
-    return json.dumps(_trajectories().dump_python(plain, mode="json")).encode()
+    episodes = _trajectories().dump_python(plain, mode="json")
+    return json.dumps({"episodes": episodes, "judge": judge}).encode()
 
 
-def unpacked(line: bytes) -> list[Trajectory]:
+def unpacked(line: bytes) -> tuple[list[Trajectory], str]:
     """What ``packed`` was given."""
-    return _trajectories().validate_python(json.loads(line))
+    row = json.loads(line)
+    return _trajectories().validate_python(row["episodes"]), str(row["judge"])
 
 
 def rewards_from(rows: object) -> list[Reward]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from palestra.rewards.bind import bound
+from palestra.rewards.judging.door import FarArbiter
 from palestra.rewards.kinds import AnyReward, is_group, is_single
 from palestra.rewards.load import load
 from palestra.rewards.score import checked, number
-from palestra.rewards.wire import rows_of, unpacked
+from palestra.rewards.wire import packed, rows_of, unpacked
 from palestra.rl.errors import Abstain
 from palestra.rl.types import Trajectory
 
@@ -36,22 +37,25 @@ def main() -> None:
     os.dup2(nothing, 1)
     resource.setrlimit(resource.RLIMIT_AS, (plan["memory"], plan["memory"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    reward = made(plan)
-    unpacked(b"[]")  # what the first episode would have to wait for, within its deadline
+    arbiter = FarArbiter()
+    reward = made(plan, arbiter)
+    unpacked(packed([]))  # what the first episode would have to wait for, within its deadline
     _say(answers, {})
     for line in lines:
         label, _, row = line.partition(b" ")
-        trajectories = unpacked(row)
+        trajectories, judge = unpacked(row)
+        arbiter.enter(judge)
         # The kernel ends a reward that never gives way, also where the parent is gone.
         signal.setitimer(signal.ITIMER_REAL, seconds * len(trajectories) + GRACE_S)
         _say(answers, answer(reward, trajectories), label.decode())
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def made(plan: dict[str, Any]) -> AnyReward | str:
+def made(plan: dict[str, Any], arbiter: FarArbiter) -> AnyReward | str:
     """The reward, or why it cannot be made."""
+    given = {"arbiter": arbiter} if plan["asks"] else {}
     try:
-        return bound(plan["name"], load(plan["spec"]), plan["options"], {})
+        return bound(plan["name"], load(plan["spec"]), plan["options"], given)
     except BaseException as error:  # noqa: BLE001
         return f"it cannot be made: {_reason(error)}"
 

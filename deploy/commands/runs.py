@@ -62,11 +62,11 @@ def _checkpoint(args: Namespace) -> Path:
 
 
 def _resolve(args: Namespace) -> Resolved:
-    from palestra.rewards.assemble import check_found
+    from palestra.rewards.assemble import check_functions
 
     resolved = load_recipe(args.recipe, args.set)
     check_names(resolved.config.logger)
-    check_found(resolved.config.rewards)
+    check_functions(resolved.config.rewards)
     return resolved
 
 

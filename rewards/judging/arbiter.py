@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 from palestra.rewards.config import JudgeConfig
@@ -20,6 +21,14 @@ JUDGE = "judge"
 
 class JudgeError(InfraError):
     """A judge could not be asked."""
+
+
+class Decider(Protocol):
+    """Whom a reward asks: the ``Arbiter`` of the run, also from a process of its own."""
+
+    async def decide(self, question: Question, *, repeat: int = 0) -> Judgement:
+        """A judgement with a choice; raises as ``Arbiter.decide``."""
+        ...
 
 
 @dataclass(slots=True)

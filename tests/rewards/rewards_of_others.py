@@ -9,8 +9,13 @@ import os
 import sys
 import time
 
+from palestra.rewards.judging.arbiter import Decider
+from palestra.rewards.judging.questions import MEETS, Response, check
+from palestra.rewards.judging.rubrics import Rubric
 from palestra.rl.errors import Abstain
 from palestra.rl.types import GroupRewardFn, Reward
+
+RUBRICS = [Rubric(id="good", text="It is good.")]
 
 
 async def tokens(trajectory, box, *, share: float = 1.0):
@@ -145,6 +150,21 @@ def ranked(*, best: float = 1.0) -> GroupRewardFn:
         return [Reward(total=best / place, parts={}) for place, _ in enumerate(trajectories, 1)]
 
     return judged
+
+
+class Judged:
+    """How often a judge says that an episode meets a rubric, of so many times at once."""
+
+    def __init__(self, *, arbiter: Decider, times: int = 3):
+        self.arbiter = arbiter
+        self.times = times
+
+    async def __call__(self, trajectory, box):
+        said = Response(id=trajectory.id, text=trajectory.id)
+        asked = check("Be good.", said, RUBRICS, step=99, group_id="made up")
+        replies = [self.arbiter.decide(asked, repeat=number) for number in range(self.times)]
+        choices = [(await reply).choice for reply in asyncio.as_completed(replies)]
+        return choices.count(MEETS) / self.times
 
 
 def wants_a_judge(*, judge) -> GroupRewardFn:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from palestra.rewards.assemble import assemble, close
+from palestra.rewards.assemble import assemble, check_functions, close
 from palestra.rewards.config import RewardsConfig
 from palestra.rewards.score import RewardError, Scheme, Weighted, rate, score
 from palestra.rewards.wire import packed, unpacked
@@ -20,10 +20,13 @@ from palestra.rl.types import Provenance, Reward, Routing, Trajectory
 MakeTrajectory = Callable[..., Trajectory]
 
 
-def scheme_of(function: str, **entry: Any) -> Scheme:
+def config_of(function: str, **entry: Any) -> RewardsConfig:
     use = {"x": {"function": function, "deadline": 20.0, **entry}}
-    config = {"workers": 1, "memory_mb": 1024, "use": use}
-    return assemble(RewardsConfig.model_validate(config), {}, {})
+    return RewardsConfig.model_validate({"workers": 1, "memory_mb": 1024, "use": use})
+
+
+def scheme_of(function: str, **entry: Any) -> Scheme:
+    return assemble(config_of(function, **entry), {}, {})
 
 
 def totals(scheme: Scheme, *episodes: Trajectory) -> list[float | str]:
@@ -83,7 +86,7 @@ def test_an_episode_arrives_as_it_was_but_for_its_routing(
     routed = Routing(layers=1, top_k=1, item_bytes=1, experts=b"\xff\0\0\0")
     turns = tuple(replace(turn, routing=routed) for turn in sent.turns)
     line = packed([replace(sent, turns=turns), sent])
-    assert unpacked(line) == [sent, sent] and b"\n" not in line
+    assert unpacked(line) == ([sent, sent], "") and b"\n" not in line
 
 
 def test_rewards_of_others_get_the_whole_episode_and_their_options(
@@ -149,6 +152,7 @@ def test_groups_are_rated_in_other_processes_too(
         ("rewards_of_others:tokens", {"share": "much"}, "option share = 'much': should be a valid"),
         ("rewards_of_others:Longer", {}, "reward x asks for 'than'"),
         ("rewards_of_others:wants_a_judge", {}, "reward x asks for 'judge'"),
+        ("rewards_of_others:Judged", {"arbiter": "me"}, "'arbiter'"),
         ("few", {}, "no reward 'few'; there are: tests_pass"),
     ],
 )
@@ -157,6 +161,8 @@ def test_what_is_no_reward_is_refused_before_anything_is_played(
 ) -> None:
     with pytest.raises(UserError, match=says):
         scheme_of(function, options=options)
+    with pytest.raises(UserError, match=says):
+        check_functions(config_of(function, options=options))
 
 
 def test_an_environment_s_own_reward_runs_apart_as_well(
