@@ -109,12 +109,16 @@ class Routers:
         """Since the last call, over all ranks: the share of (token, layer, expert) choices that the
         learner's routers would make otherwise than the engine's did, and how much less likely they
         hold the engine's experts than their own, in log-probability per choice."""
-        own = torch.stack(self._sums).sum(0).tolist() if self._sums else [0.0] * 3
+        choices, other, gap = torch.stack(self._sums).sum(0).tolist() if self._sums else (0.0,) * 3
         self._sums.clear()
-        names = ("choices", "mismatch/router_diff_frac", "mismatch/router_logprob_gap")
-        sums = process_group.together(dict(zip(names, own, strict=True)), device)
-        choices = sums.pop("choices")
-        return {name: value / choices for name, value in sums.items()} if choices else {}
+        own = {
+            "choices": choices,
+            "mismatch/router_diff_frac": other,
+            "mismatch/router_logprob_gap": gap,
+        }
+        sums = process_group.together(own, device)
+        every = sums.pop("choices")
+        return {name: value / every for name, value in sums.items()} if every else {}
 
 
 def weights_of(router: Any, logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

@@ -43,6 +43,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     if played:
         metrics.update(_abstained(played))
         metrics["pass_rate"] = fmean(t.solved for t in played)
+        metrics["rollout/temperature"] = fmean(t.temperature for t in played)
         metrics.update(_length_metrics(played))
     for name, outcome in (("infra", Outcome.INFRA_FAILURE), ("task", Outcome.TASK_FAILURE)):
         metrics[f"{name}/failure_frac"] = fmean(t.outcome is outcome for t in trajectories)

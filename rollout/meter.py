@@ -13,10 +13,7 @@ class Meter:
     or ``idle`` when none has. Seconds of all lanes add up to the time since ``restart``.
     """
 
-    lanes = (
-        *("learn", "sync", "checkpoint", "evaluate", "generate", "grade", "environment"),
-        "reward",
-    )
+    lanes = ("learn", "sync", "checkpoint", "generate", "grade", "environment", "reward")
 
     def __init__(self) -> None:
         self._busy: Counter[str] = Counter()

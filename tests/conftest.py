@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
@@ -25,6 +27,21 @@ settings.load_profile("shared")
 
 MakeTurn: TypeAlias = Callable[..., Turn]
 MakeTrajectory: TypeAlias = Callable[..., Trajectory]
+
+
+@pytest.fixture(scope="session")
+def metric_names() -> list[str]:
+    """The names in docs/metrics.md; what a run makes up is in capitals."""
+    page = Path(__file__).resolve().parents[1] / "docs/metrics.md"
+    cells = re.findall(r"^\| (`[^|]*`) \|", page.read_text(), re.MULTILINE)
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+@pytest.fixture(scope="session")
+def is_metric(metric_names: list[str]) -> Callable[[str], bool]:
+    """Whether docs/metrics.md has a name."""
+    forms = [re.sub(r"[A-Z]+", "[a-zA-Z0-9_/.-]+", name) for name in metric_names]
+    return lambda name: any(re.fullmatch(form, name) for form in forms)
 
 
 @pytest.fixture

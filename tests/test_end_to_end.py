@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -104,7 +104,9 @@ def weights(run: Path) -> str:
     return hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
 
 
-def test_two_sides_agree_and_learn_from_what_was_sampled(finished: Path) -> None:
+def test_two_sides_agree_and_learn_from_what_was_sampled(
+    finished: Path, is_metric: Callable[[str], bool]
+) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["status"] == "done"
     assert summary["steps"] == 3
@@ -116,6 +118,7 @@ def test_two_sides_agree_and_learn_from_what_was_sampled(finished: Path) -> None
     assert {turn.version for t in journal_turns(trajectories) for turn in t} == {0}
     assert any("actor/pg_loss" in metrics for metrics in steps.values()), "no group had a signal"
     for metrics in steps.values():
+        assert [name for name in metrics if not is_metric(name)] == [], "not in docs/metrics.md"
         assert metrics.get("mismatch/logprob_abs_diff_max", 0.0) < 1e-4
         assert metrics["mismatch/probe_max"] < 1e-4
         assert 0 < metrics["reward/form/mean"] <= 1, "a recipe may name rewards"

@@ -68,6 +68,7 @@ def test_rollout_metrics_of_a_small_step(
     assert metrics["reward/tests_pass/mean"] == pytest.approx(1 / 3)
     assert metrics["reward/zero_std_frac"] == 0.5
     assert metrics["pass_rate"] == pytest.approx(1 / 3)
+    assert metrics["rollout/temperature"] == 1.0
     assert metrics["response_length/mean"] == 4.0
     assert metrics["response_length/max"] == 6.0
     assert metrics["response_length/sum"] == 12.0

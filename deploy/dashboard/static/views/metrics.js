@@ -12,9 +12,9 @@ import { message, runHead, stateBadge } from "./frame.js";
 const SECTIONS = [
   ["Learning", ["reward/mean", "pass_rate", "reward/zero_std_frac", "response_length/mean", "response_length/clip_ratio", "num_turns/mean", "tools/failure_rate"]],
   ["Policy", ["actor/entropy", "actor/ppo_kl", "actor/grad_norm", "actor/pg_clipfrac", "actor/pg_loss", "actor/lr", "actor/kl_loss", "rollout/temperature"]],
-  ["Engine and learner", ["mismatch/logprob_abs_diff", "mismatch/kl", "mismatch/probe_mean", "staleness/mean"]],
+  ["Engine and learner", ["mismatch/logprob_abs_diff", "mismatch/kl", "mismatch/probe_mean"]],
   ["Toggle", ["toggle/phase", "toggle/budget/mean", "toggle/over_budget_frac", "shaping/toggle/mean"]],
-  ["Machine", ["perf/throughput", "timing_s/step", "infra/failure_frac", "task/failure_frac", "sandbox/leased", "sandbox/wait_s", "memory/engine_gpu_bytes", "memory/engine_rss_bytes", "memory/learner_rss_bytes"]],
+  ["Machine", ["perf/throughput", "timing_s/step", "infra/failure_frac", "task/failure_frac", "sandbox/leased", "sandbox/wait_s", "memory/engine_device_bytes", "memory/engine_rss_bytes", "memory/learner_rss_bytes"]],
 ];
 
 /** @param {HTMLElement} place @param {import("../main.js").Context} context */
