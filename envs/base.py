@@ -37,7 +37,7 @@ class Env(ABC):
     ``plays`` names another environment whose tasks it can play as well (``tasks.env``). The
     constructor is the factory that the registry and plugins use.
 
-    Example: a subclass sets the attributes and answers in ``apply``::
+    Example: a subclass sets the attributes and answers in ``apply``:
 
         class Guess(Env):
             name = "acme/Guess-v0"
