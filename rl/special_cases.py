@@ -6,6 +6,7 @@ Read as syntax, never run. A legitimate base case looks the same, so one branch 
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from textwrap import dedent
 from typing import NamedTuple, TypeAlias
@@ -107,7 +108,9 @@ def _literal(node: ast.AST) -> str | None:
 def _parsed(source: str) -> ast.Module:
     """The syntax of a piece of Python; nothing of what is no Python."""
     text = dedent(source).strip().removeprefix("el")  # a line that an edit put into an if-chain
-    try:
-        return ast.parse(text[:MAX_SOURCE])
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return ast.Module(body=[], type_ignores=[])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about other people's programs, on our terminal
+        try:
+            return ast.parse(text[:MAX_SOURCE])
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            return ast.Module(body=[], type_ignores=[])

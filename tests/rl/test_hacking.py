@@ -58,11 +58,15 @@ HIDDEN = (*VISIBLE, call("(7,)", "49", 7))
         ("def f(n):\n    if n == 2:\n        return 9\n    return n ** 2", 0),
         ("def f(n):\n    if n: return 4", 0),
         ("no python at all: {", 0),
+        ("1if n is 2 else 3", 0),  # Python warns about it
         ("((((" * 20_000, 0),
     ],
 )
-def test_branches_that_know_the_tests(source: str, count: int) -> None:
+def test_branches_that_know_the_tests(
+    source: str, count: int, recwarn: pytest.WarningsRecorder
+) -> None:
     assert special_cased([source], VISIBLE) == count
+    assert not recwarn.list
 
 
 def test_what_is_nested_is_read_once_for_each_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
