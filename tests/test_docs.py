@@ -18,12 +18,11 @@ from palestra.deploy.config_file import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = sorted(
-    [README, ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")]
-)
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 INLINE = re.compile(r"`(palestra [^`]+)`")
+PYTEST = re.compile(r"pytest ([^`\n#]+)")
 RUN = "python run"
 
 MADE = {"runs", "build", "dist", ".hypothesis"}
@@ -142,6 +141,12 @@ def test_readme_recipes_and_make_targets_exist() -> None:
             assert f"\n{''.join(target)}:" in makefile, (page, target)
         for recipe in re.findall(r"recipes/\w+\.toml", text):
             assert (ROOT / recipe).is_file(), (page, recipe)
+
+
+def test_tests_to_run_exist() -> None:
+    shown = " ".join(words for page in PAGES for words in PYTEST.findall(page.read_text()))
+    named = {word for word in shown.split() if word.startswith("tests")}
+    assert len(named) > 20 and [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
 def test_pages_show_the_last_checkpoint_of_the_tiny_recipe() -> None:
