@@ -4,7 +4,7 @@
 
 Writes bench/results/fuzz.json. While a loader runs, an audit hook forbids what it has no business
 with: running code, unpickling, opening files, starting programs. The rows are those of
-tests/envs/test_formats.py: each value that Hypothesis makes takes the place of each field in turn,
+tests/envs: each value that Hypothesis makes takes the place of each field in turn,
 in three shapes, as it is and as JSON in a text; pickles and arrays have one of their bytes changed.
 Loaders of folders (``fuzz_folders``) may read what is in the folder, and nothing else.
 """
@@ -18,7 +18,7 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -39,9 +39,13 @@ sys.path.insert(0, str(ROOT))
 from palestra.envs import rows  # noqa: E402
 from palestra.envs.formats import ROWS  # noqa: E402
 from palestra.envs.livecodebench import _unpickled  # noqa: E402
+from palestra.envs.r2e_rows import r2e_instance  # noqa: E402
 from palestra.envs.rows import BadRow  # noqa: E402
+from palestra.envs.swebench_rows import instance  # noqa: E402
 from palestra.rl.errors import UserError  # noqa: E402
 from tests.envs.test_formats import JSON, SAMPLES  # noqa: E402
+from tests.envs.test_r2e import ROW as R2E_ROW  # noqa: E402
+from tests.envs.test_swebench_images import ROW as SWEBENCH_ROW  # noqa: E402
 
 RESULT = ROOT / "bench" / "results" / "fuzz.json"
 FORBIDDEN = ("exec", "open", "pickle.", "marshal.", "os.", "subprocess.", "socket.", "shutil.")
@@ -104,9 +108,10 @@ def fuzzed(name: str, examples: int) -> tuple[int, int]:
 
 
 def with_samples(name: str) -> None:
-    for row in SAMPLES.get(name, ()):
+    make, samples = READ.get(name, (BadRow, ()))
+    for row in samples:
         try:
-            ROWS[name](row)
+            make(row)
         except BadRow:
             continue
 
@@ -133,9 +138,9 @@ def reads_inside(event: str, about: tuple[object, ...]) -> bool:
     return inside and event in ("open", "os.listdir", "os.scandir")
 
 
-def damaged(kind: str, value: object, _: int) -> Iterator[object]:
-    """Each sample of a format with a value in the place of each field."""
-    for row in SAMPLES[kind]:
+def damaged(rows: Sequence[Mapping[str, object]], value: object, _: int) -> Iterator[object]:
+    """Each of the rows with a value in the place of each field."""
+    for row in rows:
         for name in row:
             for shape in (value, [value], {"input": [value], "output": [value]}):
                 yield {**row, name: shape}
@@ -162,8 +167,13 @@ def read_array(text: object) -> list[object]:
 
 Inputs = Callable[[object, int], Iterator[object]]
 TYPED = (BadRow, UserError)
+READ: dict[str, tuple[Callable[..., object], Sequence[Mapping[str, object]]]] = {
+    **{name: (make, SAMPLES[name]) for name, make in ROWS.items()},
+    "swebench": (instance, [SWEBENCH_ROW]),
+    "r2e": (r2e_instance, [R2E_ROW]),
+}
 LOADERS: dict[str, tuple[Inputs, Callable[..., object]]] = {
-    **{name: (partial(damaged, name), make) for name, make in ROWS.items()},
+    **{name: (partial(damaged, rows), make) for name, (make, rows) in READ.items()},
     "exercism": (damaged_exercises, read_exercise),
     "quixbugs": (damaged_programs, read_program),
     "packed tests": (pickles, _unpickled),

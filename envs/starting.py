@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -16,19 +16,25 @@ SETUP_S = 600.0
 """Seconds for one command, or a copy."""
 
 _COPY = """
-import shutil, sys
+import os, shutil, sys
 if sys.version_info < (3, 9):
     sys.exit("its python3 is older than 3.9")
+for path in (os.path.join(sys.argv[1], name) for name in sys.argv[2:]):
+    if os.path.exists(path):
+        sys.exit(f"an agent could read the tests at {path}: make an image without them")
 ignored = shutil.ignore_patterns(".git", "__pycache__")
 shutil.copytree(sys.argv[1], ".", symlinks=True, ignore=ignored, dirs_exist_ok=True)
 """
 
 
-async def in_image(image: Image, provider: SandboxProvider, *, instead: str) -> Mapping[str, File]:
+async def in_image(
+    image: Image, provider: SandboxProvider, *, instead: str, hidden: Sequence[str] = ()
+) -> Mapping[str, File]:
     """The files at ``image.folder`` of an image, less their ``.git``.
 
     Raises ``BadRow`` where there is no such image, folder, or Python in it that our runner could
-    use, and ``UserError`` for boxes that are made of no image; ``instead`` says what else to do.
+    use, or one of the paths ``hidden`` (absolute, or in that folder), and ``UserError`` for boxes
+    that are made of no image; ``instead`` says what else to do.
     """
     if "image" not in provider.guarantees:
         raise UserError(
@@ -37,7 +43,8 @@ async def in_image(image: Image, provider: SandboxProvider, *, instead: str) -> 
         )
     with _named():
         async with provider.open(replace(image, folder="", scratch=())) as box:
-            ended = await box.exec(["python3", "-I", "-c", _COPY, image.folder], timeout=SETUP_S)
+            argv = ["python3", "-I", "-c", _COPY, image.folder, *hidden]
+            ended = await box.exec(argv, timeout=SETUP_S)
             if ended.exit_code != 0:
                 raise BadRow(f"image {image.name}: {why(ended)}")
             return await tree_of(box)

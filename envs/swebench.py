@@ -13,6 +13,7 @@ file for others: see ``swebench_start.Images``).
 
 The agent gets the row's commit without its history. The files of ``test_patch`` and of all named
 tests are laid over its work in the grading box only, where our own runner looks each test up.
+Rows of R2E-Gym bring their tests along (``r2e_rows``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from palestra.envs.parquet_rows import read_parquet
+from palestra.envs.r2e_rows import is_r2e, r2e_instance
 from palestra.envs.repository import without_git
 from palestra.envs.rows import BadRow, read_rows, record
 from palestra.envs.swe import SWE
@@ -60,10 +62,14 @@ async def swebench_tasks(
         if limit is not None and len(tasks) >= limit:
             break
         try:
-            tasks.append(await _task(instance(record(row)), place))
+            tasks.append(await _task(_instance(record(row)), place))
         except (BadRow, UserError) as error:
             skipped.append(Skipped(id=f"{path.name} row {number}", reason=str(error)))
     return tasks, tuple(skipped)
+
+
+def _instance(row: Mapping[str, Json]) -> Instance:
+    return r2e_instance(row) if is_r2e(row) else instance(row)
 
 
 async def _task(row: Instance, place: Workplace) -> Task:
@@ -75,7 +81,9 @@ async def _task(row: Instance, place: Workplace) -> Task:
         reference = _texts({path: code.get(path) for path in changed}, "patch")
     else:
         start, reference = whole, _texts(changed, "patch")
-    tests = {} if row.bug else _texts(applied(code, row.test_patch, "test_patch"), "test_patch")
+    tests = dict(row.test_files)
+    if row.test_patch:
+        tests |= _texts(applied(code, row.test_patch, "test_patch"), "test_patch")
     hidden = tuple(SuiteCheck(id=suite_id(name, tests)) for name in row.tests)
     known = place.beside.repositories.get(row.repo) or place.beside.images
     return Task(

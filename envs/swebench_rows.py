@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from palestra.envs.rows import BadRow, text_field
 from palestra.rl.types import Json
@@ -23,7 +23,8 @@ MAX_TESTS = 20_000
 @dataclass(frozen=True, kw_only=True)
 class Instance:
     """One row. ``image`` and ``base_commit`` are empty where it has none; ``bug`` says that
-    ``patch`` makes the tests fail instead of mending them."""
+    ``patch`` makes the tests fail instead of mending them. The tests come with ``test_patch`` or,
+    as a whole, in ``test_files``; else they are those of the repository."""
 
     id: str
     repo: str
@@ -34,6 +35,7 @@ class Instance:
     test_patch: str
     tests: tuple[str, ...]
     bug: bool
+    test_files: Mapping[str, str] = field(default_factory=dict)
 
 
 def instance(row: Mapping[str, Json]) -> Instance:

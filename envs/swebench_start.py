@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from palestra.envs.lazy_files import LazyFiles, digest, kept_files
+from palestra.envs.r2e_rows import HIDDEN
 from palestra.envs.repository import (
     one_commit,
     patched_files,
@@ -88,11 +89,13 @@ def image_of(row: Instance, beside: Beside) -> Image | None:
 async def start_of(row: Instance, place: Workplace) -> Mapping[str, File]:
     """The files of the row's commit, or of its image, with a fresh ``.git``; raises ``BadRow``."""
     if image := image_of(row, place.beside):
+        hidden = HIDDEN if row.test_files else ()
 
         async def copied() -> Mapping[str, File]:
-            return with_git(await in_image(image, place.provider, instead=_INSTEAD))
+            found = await in_image(image, place.provider, instead=_INSTEAD, hidden=hidden)
+            return with_git(found)
 
-        return await kept_files(place.cache, repr(image), copied)
+        return await kept_files(place.cache, repr((image, hidden)), copied)
     known = place.beside.repositories[row.repo]
     repository, commit = place.folder / known.path, row.base_commit or known.commit
     try:

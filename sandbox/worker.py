@@ -461,7 +461,8 @@ def import_sites() -> None:
     """Add the packages that are installed in the box, which suites may need."""
     import site
 
-    site.addsitepackages(set(sys.path))
+    # The step of site.main that knows virtual environments; others would run what lies in the box.
+    site.addsitepackages(site.venv(set(sys.path)) or set())
 
 
 def lay_out(folder: str, files: dict[str, tuple[bytes, int]]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import subprocess
 import sys
+import venv
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from palestra.rl.errors import UserError
 from palestra.rl.types import CheckJob, CheckResult, File, SandboxProvider, SuiteCheck
 from palestra.sandbox import auto
 from palestra.sandbox.checks import Fresh, Runner
+from palestra.sandbox.shipping import PYTHON
+from palestra.sandbox.worker import import_sites
 
 CODE = {
     "src/pkg/__init__.py": "from pkg.core import Stack, ask, loud\n",
@@ -227,6 +231,14 @@ def job(*ids: str, **changes: str) -> CheckJob:
 def results(runner: Runner, given: CheckJob, check_s: float = 2.0) -> dict[str, CheckResult]:
     [found] = asyncio.run(runner.run([given], timeout=120, check_s=check_s))
     return {result.id: result for result in found}
+
+
+def test_packages_of_a_virtual_environment_are_there(tmp_path: Path) -> None:
+    venv.create(tmp_path, symlinks=True)
+    [packages] = tmp_path.glob("lib/python3*/site-packages")
+    (packages / "dep.py").write_text("")
+    code = f"import sys\n{inspect.getsource(import_sites)}import_sites()\nimport dep"
+    subprocess.run([tmp_path / "bin" / "python3", *PYTHON[1:-1], code], check=True)
 
 
 RECORD = """
