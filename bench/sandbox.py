@@ -24,6 +24,7 @@ from pathlib import Path
 from report import machine_of, write_report
 
 from palestra.rl.types import CallCheck, Grader, Task
+from palestra.sandbox.answers import HELLO
 from palestra.sandbox.bubblewrap import Bubblewrap
 from palestra.sandbox.checks import Fresh, make_grader
 from palestra.sandbox.local import PYTHON
@@ -31,7 +32,6 @@ from palestra.sandbox.shipping import framed
 from palestra.sandbox.timing import Timing, timing
 from palestra.sandbox.warm import Warm
 from palestra.sandbox.warm_box import Zygote
-from palestra.sandbox.worker import HELLO
 
 Figures = dict[str, dict[str, object]]
 RESULT = Path(__file__).resolve().parent / "results" / "sandbox.json"

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -32,6 +32,8 @@ _PROBE = (
     "test ! -w /usr && ! ( : >> /proc/sys/kernel/hostname ) 2>/dev/null"
     f" && test -x {PYTHON}/bin/python3 && : > probe && : > /tmp/probe"
 )
+# What the words of a command bring about, or a work folder that an earlier one has shut.
+_REFUSED = (b"bwrap: execvp ", b"bwrap: Can't chdir to ")
 _NOBODY = 65534
 _SETPRIV = "/usr/bin/setpriv"
 _TIMEOUT_S = 10
@@ -104,17 +106,16 @@ class Bubblewrap(LocalBackend):
         self, base: Sequence[str], user: int | None, filter: bytes, *, home: str = FOLDER
     ) -> Wrap:
         def wrap(argv: Sequence[str], env: Mapping[str, str], status: int) -> Command:
-            copied = list(_opened(_ETC))
-            fds = [fd for _, fd in copied]
-            words = [word for path, fd in copied for word in _file(path, fd)]
-            words += [*base, "--json-status-fd", str(status)]
-            for key, value in {**_ENVIRONMENT, "HOME": home, **env}.items():
-                words += ["--setenv", key, value]
-            if filter:
-                fds.append(file_with(filter))
-                words += ["--seccomp", str(fds[-1])]
-            # Not on the command line, which is seen in the box and by other users of the machine.
-            fds.append(file_with(os.fsencode("\0".join(words) + "\0")))
+            with _opening() as fds:
+                words = [word for path in _ETC for word in _copied(path, fds)]
+                words += [*base, "--json-status-fd", str(status)]
+                for key, value in {**_ENVIRONMENT, "HOME": home, **env}.items():
+                    words += ["--setenv", key, value]
+                if filter:
+                    fds.append(file_with(filter))
+                    words += ["--seccomp", str(fds[-1])]
+                # Not on the command line, which is seen in the box and by others on the machine.
+                fds.append(file_with(os.fsencode("\0".join(words) + "\0")))
             argv = [self._program, "--args", str(fds[-1]), "--", *_becoming(user), *argv]
             # The root as working folder: PWD of the outer shell can be read in /proc/1/environ.
             return Command(argv=argv, cwd=Path("/"), fds=(status, *fds), owned=tuple(fds))
@@ -153,7 +154,7 @@ def _told(ended: Ended) -> ExecResult | None:
         return result
     if b'"exit-code"' not in ended.status:
         found = b"No such file" not in result.stderr
-        started = result.stderr.startswith(b"bwrap: execvp ")
+        started = result.stderr.startswith(_REFUSED)
         return replace(result, exit_code=126 if found else 127) if started else None
     # The end by a signal is told as 128 + number, like by a shell.
     return replace(result, exit_code=None, signal=code - 128) if 128 < code <= 192 else result
@@ -171,15 +172,26 @@ def _namespaces(user: int | None, *, nesting: bool = False) -> list[str]:
     return words + [word for cap in needed for word in ("--cap-add", f"CAP_{cap}")]
 
 
-def _opened(names: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Files of /etc that are there, open: bwrap copies one in a third of the time of a mount."""
-    for name in names:
-        with suppress(OSError):
-            yield f"/etc/{name}", os.open(f"/etc/{name}", os.O_RDONLY)
+@contextmanager
+def _opening() -> Iterator[list[int]]:
+    """Descriptors that are handed on, unless something fails before: then they are closed."""
+    fds: list[int] = []
+    try:
+        yield fds
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
 
 
-def _file(path: str, fd: int) -> list[str]:
-    return ["--perms", "0644", "--file", str(fd), path]
+def _copied(name: str, fds: list[int]) -> list[str]:
+    """The words for a file of /etc, if it is there; bwrap copies one in a third of the time of a
+    mount. Raises ``OSError``."""
+    try:
+        fds.append(os.open(f"/etc/{name}", os.O_RDONLY))
+    except (FileNotFoundError, PermissionError):
+        return []
+    return ["--perms", "0644", "--file", str(fds[-1]), f"/etc/{name}"]
 
 
 def _becoming(user: int | None) -> list[str]:

@@ -31,13 +31,14 @@ from palestra.rl.types import (
     Verdict,
     Work,
 )
+from palestra.sandbox.answers import ERROR, FAILED, HELLO, PASSED, TIMEOUT, VALUE
 from palestra.sandbox.codec import decode
 from palestra.sandbox.compare import same, shown
 from palestra.sandbox.outputs import digest, matches
 from palestra.sandbox.plan import canaries, literal, request
 from palestra.sandbox.shipping import PYTHON
 from palestra.sandbox.tree import patched
-from palestra.sandbox.worker import ERROR, FAILED, HELLO, PASSED, SUITE_LIMITS, TIMEOUT, VALUE
+from palestra.sandbox.worker import SUITE_LIMITS
 
 CHECK_S = 2.0
 """Processor seconds before a check counts as hung; 1.5 times that by the clock when it is idle."""

@@ -232,11 +232,12 @@ def _fate(api: Any, ident: str) -> Fate:
     """What became of a container whose connection ended, and whether somebody asked for it."""
     from docker.errors import NotFound
 
-    with suppress(NotFound):
-        try:
-            api.wait(ident, timeout=_END_S)
-        except OSError:  # a timeout of requests, which is no TimeoutError
-            return Fate(gone=False)
+    try:
+        api.wait(ident, timeout=_END_S)
+    except NotFound:  # an OSError as well, as are all errors of requests
+        pass
+    except OSError:  # a timeout of requests, which is no TimeoutError
+        return Fate(gone=False)
     filters = {"container": ident, "event": ["oom", "die", *_ASKED_FOR]}
     now = int(time.time())
     events = list(api.events(since=now - 3600, until=now + 1, filters=filters, decode=True))
@@ -244,6 +245,9 @@ def _fate(api: Any, ident: str) -> Fate:
         # The connection was lost first: by then its command had been ended for nobody's fault.
         return Fate(gone=False)
     actions = [event["Action"] for event in events]
+    if "die" not in actions:
+        # The daemon was started anew, or forgot: nobody knows, and nobody is to blame.
+        return Fate(gone=True, by_us=True, text="it is gone, and the daemon does not know why")
     asked = [action for action in actions if action in _ASKED_FOR]
     if asked:
         return Fate(gone=True, by_us=True, text=f"removed from outside ({asked[0]})")

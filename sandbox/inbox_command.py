@@ -6,6 +6,7 @@ become its children, so that they can be found and end with the command.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
@@ -132,11 +133,14 @@ class Command:
             os._exit(126)
 
     def _replace(self, argv: list[str], env: dict[str, str]) -> None:
+        what = self._config["folder"]  # an earlier command may have shut it
         try:
-            os.execvpe(argv[0], argv, env)
+            os.chdir(what)
+            what = argv[0]
+            os.execvpe(what, argv, env)
         except OSError as error:
-            os.write(2, f"{argv[0]}: {error.strerror}\n".encode(errors="replace"))
-            os._exit(127)
+            os.write(2, f"{what}: {error.strerror}\n".encode(errors="replace"))
+            os._exit(127 if error.errno == errno.ENOENT else 126)
 
     def _pump(self, seconds: float, done: Callable[[], bool]) -> None:
         """Move bytes and collect the dead until ``done()``, for at most ``seconds``."""

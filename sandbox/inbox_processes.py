@@ -64,7 +64,7 @@ def write(fd: int, data: bytes) -> None:
 
 
 def become(config: Config) -> None:
-    """Turn into the workload: its user, limits and folder, and the first to go without memory.
+    """Turn into the workload: its user and limits, and the first to go without memory.
 
     Within the share of the processor that the container has, it gets what the supervisor leaves:
     a fork bomb would otherwise starve the one that is to end it.
@@ -78,7 +78,6 @@ def become(config: Config) -> None:
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-    os.chdir(config["folder"])
     os.umask(0o022)
     check(LIBC.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     if config["filter"]:

@@ -14,7 +14,11 @@ _NEVER_PULLED = "ErrImageNeverPull"
 _NO_IMAGE = (_NEVER_PULLED, "ImagePullBackOff", "InvalidImageName", "ImageInspectError")
 _NO_START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _OVERUSE = ("ephemeral", "emptydir", "exceeded its local")
-"""Words of an eviction that the box brought upon itself; pressure on the node has others."""
+_PRESSURE = "the node was low on"
+"""Words of an eviction that the box brought upon itself, and of one that is nobody's fault, which
+names what the node lacks."""
+_LOST = ("ContainerStatusUnknown", "Unknown")
+"""Reasons of a container's end where its node was started anew and knows of none."""
 
 
 def name(found: Mapping[str, Any]) -> str:
@@ -96,6 +100,7 @@ def fate(found: Mapping[str, Any] | None, ident: str) -> Fate | None:
     if status.get("reason") == "Evicted":
         text = status.get("message", "")
         own = any(word in text.lower() for word in _OVERUSE)
+        own = own and _PRESSURE not in text.lower()
         return Fate(gone=True, by_us=not own, text=f"evicted: {text}")
     if status.get("reason"):
         text = f"{status['reason']}: {status.get('message', '')}"
@@ -105,6 +110,8 @@ def fate(found: Mapping[str, Any] | None, ident: str) -> Fate | None:
     if ended.get("exitCode") == ORPHANED:
         # The connection was lost first: by then its command had been ended for nobody's fault.
         return Fate(gone=False)
+    if ended.get("reason") in _LOST:
+        return Fate(gone=True, by_us=True, text="its node lost it")
     if ended.get("reason") == "OOMKilled":
         return Fate(gone=True, oom=True, text="it ran out of memory as a whole")
     return Fate(gone=True, text=f"its supervisor ended with exit code {ended.get('exitCode')}")

@@ -20,7 +20,7 @@ from palestra.rl.types import ExecResult
 from palestra.sandbox import seccomp, workspace
 from palestra.sandbox.base import BoxSpec
 from palestra.sandbox.limits import Limits, cgroup_guarantees
-from palestra.sandbox.local import PYTHON, SEARCH_PATH, Launch
+from palestra.sandbox.local import PYTHON, SEARCH_PATH, Launch, file_with
 from palestra.sandbox.local_backend import LocalBackend
 from palestra.sandbox.process import Command, Ended
 
@@ -34,7 +34,8 @@ class Landlock(LocalBackend):
     """Boxes confined by Landlock and seccomp; raises ``SandboxError`` where either is absent.
 
     Signals to outside processes are blocked from Landlock ABI 6 (Linux 6.12); on older kernels a
-    box could kill its own supervisor, so ``kill_tree`` is not among the guarantees there.
+    box could kill its own supervisor, so ``kill_tree`` is not among the guarantees there, and
+    before ABI 3 (Linux 6.2) files outside could be cut off by ``truncate``, so ``fs`` is not.
 
     Example: ``async with Landlock().open() as box: await box.exec(["python3", "-V"])``
     """
@@ -46,10 +47,11 @@ class Landlock(LocalBackend):
         version = _abi()
         if version < 1 or not seccomp.available():
             raise SandboxError("Landlock or seccomp is not available")
-        self._filter = seccomp.build(deny_sockets=True, fake_metadata=True).hex()
+        self._filter = seccomp.build(bare=True).hex()
         self._launcher = (files("palestra.sandbox") / "landlock_launcher.py").read_text()
         self.guarantees = frozenset(
-            {"fs", "no_net", "no_new_privs", "seccomp"}
+            {"no_net", "no_new_privs", "seccomp"}
+            | ({"fs"} if version >= 3 else set())
             | ({"kill_tree", "signals"} if version >= 6 else set())
             | cgroup_guarantees()
         )
@@ -69,9 +71,17 @@ class Landlock(LocalBackend):
                 "read_only": [*_READ_ONLY, str(PYTHON)],
                 "read_write": [work, tmp, *_DEVICES],
                 "env": {**base, **env},
+                "driver": os.getpid(),
             }
+            # Not on the command line: it holds less, and other users of the machine see it.
+            settings = file_with(json.dumps(config).encode())
             start = [str(PYTHON / "bin" / "python3"), "-I", "-S", "-c", self._launcher]
-            return Command(argv=[*start, json.dumps(config), *argv], cwd=folder, fds=(status,))
+            return Command(
+                argv=[*start, str(settings), *argv],
+                cwd=folder,
+                fds=(status, settings),
+                owned=(settings,),
+            )
 
         return Launch(wrap=wrap, stop=_terminate, told=_told)
 

@@ -1,18 +1,21 @@
-"""Runs as ``python3 -I -S -c <this text> CONFIG ARGV...``: confines a child, outlives its tree.
+"""Runs as ``python3 -I -S -c <this text> FD ARGV...``: confines a child, outlives its tree.
 
-This process stays outside the confinement as the subreaper of everything the command starts, so
-whatever double-forks or changes session still ends with it. SIGTERM means: end them all.
+The descriptor holds the settings as JSON. This process stays outside the confinement as the
+subreaper of everything the command starts, so whatever double-forks or changes session still ends
+with it. SIGTERM means: end them all.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal as signals
 import sys
 
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 22, 36, 38
 _PR_CAPBSET_DROP = 24
+_ORPHANED = 75
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _FILE_RIGHTS = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15
 _READ_RIGHTS = 1 << 0 | 1 << 2 | 1 << 3
@@ -97,7 +100,7 @@ def become(config: dict[str, object], argv: list[str]) -> None:
         os.execvpe(argv[0], argv, env)
     except OSError as error:
         os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
-        os._exit(127)
+        os._exit(127 if error.errno == errno.ENOENT else 126)
 
 
 def children() -> list[int]:
@@ -138,23 +141,31 @@ def main() -> None:
     """Supervise one command and end the way it ended."""
     import json
 
-    config, argv = json.loads(sys.argv[1]), sys.argv[2:]
-    driver = os.getppid()
+    source, argv = int(sys.argv[1]), sys.argv[2:]
+    with open(source) as file:
+        config = json.load(file)
     check(libc.prctl(_PR_SET_SUBREAPER, 1, 0, 0, 0), "subreaper")
     check(libc.prctl(_PR_SET_PDEATHSIG, signals.SIGTERM, 0, 0, 0), "pdeathsig")
+    if os.getppid() != config["driver"]:  # it ended before its end would have been told
+        os._exit(_ORPHANED)
+    # Until the handler is there, SIGTERM would end us and leave the child to itself.
+    signals.pthread_sigmask(signals.SIG_BLOCK, {signals.SIGTERM})
     child = os.fork()
     if child == 0:
         try:
+            signals.pthread_sigmask(signals.SIG_UNBLOCK, {signals.SIGTERM})
             become(config, argv)
         finally:
             os._exit(126)
     signals.signal(signals.SIGTERM, lambda *_: os.kill(child, signals.SIGKILL))
-    if os.getppid() != driver:
-        os.kill(child, signals.SIGKILL)
+    signals.pthread_sigmask(signals.SIG_UNBLOCK, {signals.SIGTERM})
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    os.closerange(3, 1024)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    # Once it has been waited for, its number may be another's.
+    signals.signal(signals.SIGTERM, signals.SIG_IGN)
     _, ended = os.waitpid(child, 0)
     sweep()
     if os.WIFSIGNALED(ended):

@@ -199,11 +199,11 @@ class LocalBox:
     async def _close(self) -> None:
         # Another box may have the name of a closed one: it is not ours to remove.
         found = workspace.find(self._root, self.name)
-        if found is None or found.id != self._record.id:
-            return
-        workspace.condemn(self._root, self.name)
+        ours = found is not None and found.id == self._record.id
+        if ours:
+            workspace.condemn(self._root, self.name)
         await end_all(self._running, self._launch.stop)
-        if not destroyed_at_once(self._root, self.name):
+        if ours and not destroyed_at_once(self._root, self.name):
             await asyncio.to_thread(destroy, self._root, self.name)
 
     def _crowded(self, ended: Ended) -> bool:
@@ -255,7 +255,11 @@ def _rlimits(limits: Limits) -> list[str]:
 def file_with(data: bytes) -> int:
     """A descriptor from which a child that inherits it reads ``data``."""
     handle = os.memfd_create("palestra")
-    with os.fdopen(os.dup(handle), "wb") as file:
-        file.write(data)
-    os.lseek(handle, 0, os.SEEK_SET)
+    try:
+        with os.fdopen(handle, "wb", closefd=False) as file:
+            file.write(data)
+        os.lseek(handle, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(handle)
+        raise
     return handle

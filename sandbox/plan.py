@@ -24,8 +24,21 @@ from palestra.sandbox.shipping import booted
 from palestra.sandbox.tree import plain
 
 _MEMORY = 1 << 30
-_CALL_MODULES = ("sandbox.codec", "sandbox.worker")
-TEST_MODULES = (*_CALL_MODULES, "sandbox.recorder", "sandbox.peer", "sandbox.tester")
+_CALL_MODULES = (
+    "sandbox.codec",
+    "sandbox.answers",
+    "sandbox.candidate",
+    "sandbox.watch",
+    "sandbox.worker",
+)
+TEST_MODULES = (
+    *_CALL_MODULES,
+    "sandbox.recorder",
+    "sandbox.proxy",
+    "sandbox.crossing",
+    "sandbox.peer",
+    "sandbox.tester",
+)
 SUITE_MODULES = (
     *TEST_MODULES,
     "sandbox.suite_api",

@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -79,16 +79,18 @@ async def run_process(
     report = Capture(REPORT_BYTES, tail=False)
     started = time.monotonic()
     with ExitStack() as fds:
-        readers = [_Reader(fds, sink) for sink in (out, err, report)]
-        writer = _Writer(fds, stdin)
-        # A file, for it is read once: of a pipe we would be told at each of a launcher's words.
-        status_fd = os.memfd_create("palestra")
-        fds.callback(os.close, status_fd)
-        child = _start(make, writer.child_end, readers, status_fd)
+        with _starting():
+            readers = [_Reader(fds, sink) for sink in (out, err, report)]
+            writer = _Writer(fds, stdin)
+            # A file, for it is read once: of a pipe we would be told at each of a launcher's words.
+            status_fd = os.memfd_create("palestra")
+            fds.callback(os.close, status_fd)
+            child, watch = _start(make, writer.child_end, readers, status_fd)
+            fds.callback(os.close, watch)
         ends: list[_Reader | _Writer] = [writer, *readers]
         for end in ends:
             end.release_child_end()
-        timed_out = await _supervise(child, writer, readers, timeout, stop, running)
+        timed_out = await _supervise(child, watch, writer, readers, timeout, stop, running)
         status = os.pread(status_fd, _STATUS_BYTES, 0)
     code = child.returncode
     if code is None:
@@ -106,14 +108,24 @@ async def run_process(
     return Ended(result=result, status=status)
 
 
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Descriptors, processes or memory that the machine lacks are no result of a command."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise SandboxError(f"cannot start a command: {error}") from error
+
+
 def _start(
     make: Callable[[int, int], Command], stdin: int, readers: list[_Reader], status: int
-) -> subprocess.Popen[bytes]:
+) -> tuple[subprocess.Popen[bytes], int]:
+    """The process, and a pidfd of it; raises ``OSError``, and then it does not run."""
     out, err, report = (reader.child_end for reader in readers)
     command = make(report, status)
     try:
         # Popen, not asyncio's: with a pidfd it needs no thread per process and no child watcher.
-        return subprocess.Popen(
+        child = subprocess.Popen(
             list(command.argv),
             stdin=stdin,
             stdout=out,
@@ -123,15 +135,20 @@ def _start(
             pass_fds=command.fds,
             start_new_session=True,
         )
-    except (OSError, ValueError) as error:
-        raise SandboxError(f"cannot start {command.argv[0]}: {error}") from error
     finally:
         for fd in command.owned:
             os.close(fd)
+    try:
+        return child, os.pidfd_open(child.pid)
+    except OSError:
+        kill_group(child.pid)
+        child.wait()
+        raise
 
 
 async def _supervise(
     child: subprocess.Popen[bytes],
+    watch: int,
     writer: _Writer,
     readers: list[_Reader],
     timeout: float,
@@ -142,7 +159,6 @@ async def _supervise(
     exited: asyncio.Future[None] = loop.create_future()
     running = {} if running is None else running
     running[child.pid] = exited
-    watch = os.pidfd_open(child.pid)
     loop.add_reader(watch, _exited, loop, watch, exited)
     ends: list[_Reader | _Writer] = [writer, *readers]
     for end in ends:
@@ -154,16 +170,17 @@ async def _supervise(
         await asyncio.wait([reader.closed for reader in readers], timeout=_DRAIN_S)
         return not done
     finally:
-        if not exited.done():
-            await completed(_end(child.pid, exited, stop))
-        loop.remove_reader(watch)
-        os.close(watch)
-        for end in ends:
-            end.detach(loop)
-        # Before the leader is reaped, so that the group number cannot have been given away.
-        kill_group(child.pid)
-        del running[child.pid]
-        child.poll()
+        try:
+            if not exited.done():
+                await completed(_end(child.pid, exited, stop))
+        finally:  # a second cancellation comes out of the wait above
+            loop.remove_reader(watch)
+            for end in ends:
+                end.detach(loop)
+            # Before the leader is reaped, so that the group number cannot have been given away.
+            kill_group(child.pid)
+            del running[child.pid]
+            child.poll()
 
 
 async def end_all(running: Running, stop: Callable[[int], None]) -> None:

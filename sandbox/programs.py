@@ -13,20 +13,11 @@ import select
 import shutil
 import signal
 
+from palestra.sandbox.answers import ERROR, FAILED, PASSED, TIMEOUT, VALUE, write
+from palestra.sandbox.candidate import keep_only, lay_out, leave
 from palestra.sandbox.codec import encode
 from palestra.sandbox.outputs import WHOLE, digest
-from palestra.sandbox.worker import (
-    ERROR,
-    FAILED,
-    PASSED,
-    TIMEOUT,
-    VALUE,
-    Clock,
-    keep_only,
-    lay_out,
-    leave,
-    write,
-)
+from palestra.sandbox.watch import Clock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

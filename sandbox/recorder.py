@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from palestra.sandbox.worker import describe
+from palestra.sandbox.answers import describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

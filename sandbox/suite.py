@@ -16,12 +16,12 @@ import os
 import sys
 import unittest
 
+from palestra.sandbox.answers import describe
 from palestra.sandbox.recorder import recorder
 from palestra.sandbox.suite_api import Failed, Mark, Skipped, as_pytest, variants
 from palestra.sandbox.suite_builtin import TYPES
 from palestra.sandbox.suite_canary import canary
 from palestra.sandbox.suite_fixtures import Fixtures, Request, fixtures_in
-from palestra.sandbox.worker import describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ import builtins
 import os
 import sys
 
-from palestra.sandbox.peer import Peer, Proxy, plain_value
+from palestra.sandbox.answers import describe
+from palestra.sandbox.peer import Peer
+from palestra.sandbox.proxy import Proxy, plain_value
 from palestra.sandbox.recorder import recorder
-from palestra.sandbox.worker import describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -24,13 +24,13 @@ from palestra.rl.types import (
     VerifierCheck,
     Work,
 )
+from palestra.sandbox.answers import HELLO
 from palestra.sandbox.checks import why
 from palestra.sandbox.shipping import PYTHON, booted
 from palestra.sandbox.tree import patched, plain
 from palestra.sandbox.verifier_worker import REWARDS
-from palestra.sandbox.worker import HELLO
 
-_MODULES = ("sandbox.codec", "sandbox.worker", "sandbox.verifier_worker")
+_MODULES = ("sandbox.answers", "sandbox.candidate", "sandbox.verifier_worker")
 _START_S = 30.0
 
 

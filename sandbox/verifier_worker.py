@@ -9,11 +9,13 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import signal
 import stat
 import time
 
-from palestra.sandbox.worker import HELLO, lay_out, write
+from palestra.sandbox.answers import HELLO, write
+from palestra.sandbox.candidate import lay_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,12 +46,14 @@ def main(plan: Plan) -> None:
     lay_out(TESTS, plan["tests"])
     for name in ("verifier", "agent", "artifacts"):
         os.makedirs(f"{LOGS}/{name}", exist_ok=True)  # noqa: PTH103
+    environment = {**os.environ, **plan["env"]}
+    if not shutil.which("bash", path=environment.get("PATH")):
+        raise OSError("there is no bash")
     write(report, HELLO)  # what fails before is not the work's fault
     pid = os.fork()
     if pid == 0:
         os.close(report)
         os.setsid()
-        environment = {**os.environ, **plan["env"]}
         os.execvpe("bash", ["bash", f"{TESTS}/{plan['script']}"], environment)
     ended = wait(pid, plan["timeout"])
     end_all()

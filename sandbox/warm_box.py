@@ -8,12 +8,12 @@ import socket
 import subprocess
 import time
 import weakref
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from palestra.rl.errors import SandboxError
+from palestra.rl.errors import BoxDied, SandboxError
 from palestra.rl.types import ExecResult
 from palestra.sandbox.base import BoxSpec, completed
 from palestra.sandbox.capture import Capture
@@ -63,29 +63,28 @@ class Zygote:
         self._count = 0
         self._driver = os.getpid()
         self._expires = time.monotonic() + _TTL_S / 2
-        self._socket, inside = socket.socketpair()
-        self._socket.setblocking(False)
-        self._report, writer = os.pipe()
-        os.set_blocking(self._report, False)
-        self._problems = os.memfd_create("palestra")
-        null = os.open(os.devnull, os.O_WRONLY)
-        try:
+        self._box = box
+        with ExitStack() as kept, ExitStack() as given:
+            self._socket, inside = socket.socketpair()
+            kept.callback(self._socket.close)
+            given.callback(inside.close)
+            self._socket.setblocking(False)
+            self._report, writer = os.pipe()
+            kept.callback(os.close, self._report)
+            given.callback(os.close, writer)
+            os.set_blocking(self._report, False)
+            self._problems = os.memfd_create("palestra")
+            kept.callback(os.close, self._problems)
+            null = os.open(os.devnull, os.O_WRONLY)
+            given.callback(os.close, null)
             command = launch.wrap(PYTHON, _ENVIRONMENT, null)
             command = replace(command, fds=(*command.fds, writer))
+            self._boot = _boot(launch, limits, writer)
             self._process = box.start(command, inside.fileno(), self._problems)
-        finally:
-            inside.close()
-            os.close(writer)
-            os.close(null)
-        self._boot = _boot(launch, limits, writer)
-        # Also at exit, and when a grader is forgotten: it has nobody to close it.
-        self._end = weakref.finalize(
-            self, _end, self._driver, self._process, self._socket, self._fds, root, box.name
-        )
-
-    @property
-    def _fds(self) -> tuple[int, int]:
-        return self._report, self._problems
+            # Also at exit, and when a grader is forgotten: it has nobody to close it.
+            self._end = weakref.finalize(
+                self, _end, self._driver, self._process, kept.pop_all(), root, box.name
+            )
 
     @classmethod
     async def start(cls, backend: WarmBackend) -> Zygote:
@@ -95,8 +94,10 @@ class Zygote:
         box = await backend.create(spec)
         try:
             zygote = cls(box, backend.root, backend.warm(limits), limits)
-        except OSError as error:
-            await box.close()
+        except BaseException as error:
+            await completed(box.close())
+            if not isinstance(error, OSError):
+                raise
             raise SandboxError(f"a warm box did not start: {error}") from error
         try:
             async with asyncio.timeout(_START_S):
@@ -125,7 +126,8 @@ class Zygote:
         """Run one worker; its end and its report, as ``Sandbox.exec`` would tell them.
 
         A zygote that dies or that keeps silent past ``timeout`` seconds is worn: what its worker
-        had reported is told, because only candidates can have brought that about.
+        had reported is told, because only candidates can have brought that about. Raises
+        ``BoxDied`` where somebody has removed the box.
         """
         loop = asyncio.get_running_loop()
         report = Capture(REPORT_BYTES, tail=False)
@@ -141,6 +143,8 @@ class Zygote:
         finally:
             loop.remove_reader(self._report)
         _drain(self._report, report)
+        if not answer and not await self._box.alive():
+            raise BoxDied(f"{self._box.name}: it was removed", by_agent=False)
         self.worn = self.worn or answer in (b"", WORN)
         return ExecResult(
             exit_code=0 if answer else None,
@@ -202,14 +206,11 @@ def _drain(fd: int, sink: Capture) -> None:
 def _end(
     driver: int,
     process: subprocess.Popen[bytes],
-    control: socket.socket,
-    fds: tuple[int, ...],
+    kept: ExitStack,
     root: Path,
     name: str,
 ) -> None:
-    control.close()
-    for fd in fds:
-        os.close(fd)
+    kept.close()
     if driver != os.getpid():  # a fork of the driver owns nothing
         return
     kill_group(process.pid)

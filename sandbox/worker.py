@@ -8,17 +8,36 @@ is forked before any test is a Python object here, and never inherits the memory
 from __future__ import annotations
 
 import os
-import resource
-import select
 import sys
-import time
 
+from palestra.sandbox.answers import (
+    ERROR,
+    FAILED,
+    HELLO,
+    PASSED,
+    TIMEOUT,
+    VALUE,
+    describe,
+    frame,
+    write,
+)
+from palestra.sandbox.candidate import (
+    alone,
+    end,
+    import_sites,
+    keep_only,
+    lay_out,
+    leave,
+    limit,
+    load,
+)
 from palestra.sandbox.codec import decode, encode
+from palestra.sandbox.watch import Watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn, TypedDict
+    from typing import Any, TypedDict
 
     class Job(TypedDict):
         """One candidate: its files (bytes, mode), ``(index, module, function, arguments)``, its
@@ -44,9 +63,6 @@ if TYPE_CHECKING:
         preload: list[str]
 
 
-HELLO = b"palestra 1"
-VALUE, ERROR, PASSED, FAILED, TIMEOUT = b"v", b"e", b"p", b"f", b"t"
-
 _TMP = os.environ.get("TMPDIR", "/tmp")
 SUITE_LIMITS = 5.0
 """A test of a suite, which imports a whole project, may take so many times the limit of a check."""
@@ -54,13 +70,7 @@ SUITE_LIMITS = 5.0
 # Programs are stopped in time by whoever runs them.
 _PROGRAM_LIMITS = 30.0
 
-_HEADER = 9
 _MAX_RESTARTS = 20
-# A busy check is stopped after one limit of processor time, an idle one after 1.5 limits by the
-# clock: on a crowded machine a check that gets little processor time is slow, not hung.
-_IDLE_LIMITS = 1.5
-_IDLE_CPU_S = 0.001
-_WALL_LIMITS = 10.0
 # A job that hung for one limit in all is not continued.
 _HUNG_LIMITS = 0.99
 
@@ -72,33 +82,12 @@ def main(plan: Plan) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
+    report = alone(report)
     for name in plan["preload"]:
         __import__(name)
     write(report, HELLO)
     for number in range(len(plan["jobs"])):
         Supervisor(plan, number, secret, report).run()
-
-
-def write(fd: int, data: bytes) -> None:
-    """Write all of ``data``."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def frame(index: int, kind: bytes, data: bytes) -> bytes:
-    """One answer to the check ``index``."""
-    return len(data).to_bytes(4, "big") + index.to_bytes(4, "big") + kind + data
-
-
-def describe(error: BaseException) -> bytes:
-    """``ErrorName: message``, cut at 200 bytes; the message is code of the candidate."""
-    name = type.__getattribute__(type(error), "__name__")
-    try:
-        text = str(error)
-    except BaseException:  # noqa: BLE001 - the candidate may raise anything
-        text = "?"
-    return f"{name}: {text}".encode(errors="replace")[:200]
 
 
 class Secret:
@@ -316,184 +305,8 @@ class Supervisor:
         Tester(secret, modules, reader, writer, emit).run(pending)
 
 
-class Clock:
-    """How much of its time a check has left, by the processor time of ``children``."""
-
-    def __init__(self, children: list[int], check_s: float) -> None:
-        self._children = children
-        self._check_s = check_s
-        self.start()
-
-    def start(self) -> None:
-        """Begin anew, for the next check."""
-        self._since = self._moved = time.monotonic()
-        self._cpu = self._last = self._used()
-
-    @property
-    def spent(self) -> float:
-        """Seconds since the start, by the clock."""
-        return time.monotonic() - self._since
-
-    def left(self) -> float:
-        """Seconds that are left; none when it has to be stopped."""
-        now, used = time.monotonic(), self._used()
-        if used - self._last > _IDLE_CPU_S:
-            self._last, self._moved = used, now
-        idle = self._moved + _IDLE_LIMITS * self._check_s - now
-        wall = self._since + _WALL_LIMITS * self._check_s - now
-        return min(self._check_s - (used - self._cpu), idle, wall)
-
-    def _used(self) -> float:
-        total = 0.0
-        for pid in self._children:
-            try:
-                # The processor-time clock of another process, as clock_getcpuclockid(3) forms it.
-                total += time.clock_gettime((~pid << 3) | 2)
-            except OSError:
-                continue
-        return total
-
-
-class Watch:
-    """Reads the answers of one child until all came, one hangs, or the child ends."""
-
-    def __init__(
-        self,
-        fd: int,
-        children: list[int],
-        pending: list[int],
-        kinds: bytes,
-        check_s: float,
-        token: bytes,
-    ) -> None:
-        self._fd = fd
-        self._children = children
-        self._pending = pending
-        self._kinds = kinds
-        self._token = token
-        self._buffer = bytearray()
-        self.clock = Clock(children, check_s)
-
-    def run(self, emit: Callable[[int, bytes, bytes], None]) -> tuple[bytes, bytes]:
-        """What to say of the first check that is left, if any is."""
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        exited = os.pidfd_open(self._children[0])
-        poll.register(exited, select.POLLIN)
-        try:
-            while self._pending:
-                ready = [fd for fd, _ in poll.poll(max(20.0, self.clock.left() * 1000))]
-                data = os.read(self._fd, 1 << 16) if self._fd in ready else b""
-                if ready and not data:
-                    return ERROR, b"the process ended"
-                if not ready and self.clock.left() <= 0:
-                    return TIMEOUT, f"no answer after {self.clock.spent:.1f} s".encode()
-                self._buffer += data
-                if not self._take(emit):
-                    return ERROR, b"malformed answer"
-        finally:
-            os.close(exited)
-        return ERROR, b""
-
-    def _take(self, emit: Callable[[int, bytes, bytes], None]) -> bool:
-        while len(self._buffer) >= _HEADER:
-            size = int.from_bytes(self._buffer[:4], "big")
-            index = int.from_bytes(self._buffer[4:8], "big")
-            kind = bytes(self._buffer[8:_HEADER])
-            if index not in self._pending or kind not in self._kinds or size > 1 << 24:
-                return False
-            if len(self._buffer) < _HEADER + size:
-                return True
-            data = bytes(self._buffer[_HEADER : _HEADER + size])
-            if not data.startswith(self._token):
-                return False
-            emit(index, kind, data[len(self._token) :])
-            self._pending.remove(index)
-            del self._buffer[: _HEADER + size]
-            self.clock.start()
-        return True
-
-
 def serve(reader: int, writer: int) -> None:
     """Be the candidate side of remote calls until the tester is gone."""
     from palestra.sandbox.peer import Peer
 
     Peer(reader, writer, trusted=False).serve_forever()
-
-
-def leave(work: Callable[[], None]) -> NoReturn:
-    """Do ``work`` as a forked child and end without running anything of the parent's."""
-    try:
-        work()
-    finally:
-        os._exit(70)
-
-
-def end(pid: int) -> None:
-    """Kill a child and its process group, and reap it."""
-    for kill in (os.killpg, os.kill):
-        try:
-            kill(pid, 9)
-        except OSError:
-            continue
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:
-        return
-
-
-def keep_only(fds: list[int]) -> None:
-    """Close every descriptor above 2 but these."""
-    low = 3
-    for fd in [*sorted(fds), 4096]:
-        os.closerange(low, fd)
-        low = fd + 1
-
-
-def limit(memory: int) -> None:
-    """Bound address space (bytes), file size and core dumps for good."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 20, 64 << 20))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def import_sites() -> None:
-    """Add the packages that are installed in the box, which suites may need."""
-    import site
-
-    # The step of site.main that knows virtual environments; others would run what lies in the box.
-    site.addsitepackages(site.venv(set(sys.path)) or set())
-
-
-def lay_out(folder: str, files: dict[str, tuple[bytes, int]]) -> None:
-    """Write files with their modes into a folder that has nothing else then."""
-    try:
-        os.mkdir(folder)  # noqa: PTH102
-    except FileExistsError:
-        empty(folder)
-    for path, (data, mode) in files.items():
-        full = f"{folder}/{path}"
-        if "/" in path:
-            os.makedirs(os.path.dirname(full), exist_ok=True)  # noqa: PTH103, PTH120
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        fd = os.open(full, flags, mode)
-        write(fd, data)
-        os.close(fd)
-
-
-def empty(folder: str) -> None:
-    """Remove what an earlier start of the same job left."""
-    import shutil
-
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)  # noqa: PTH108
-
-
-def load(name: str) -> object:
-    """The module ``name``, imported."""
-    __import__(name)
-    return sys.modules[name]

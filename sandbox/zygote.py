@@ -23,6 +23,7 @@ import resource
 import select
 import sys
 
+from palestra.sandbox.candidate import alone
 from palestra.sandbox.worker import main as work
 
 TYPE_CHECKING = False
@@ -138,9 +139,7 @@ class Zygote:
             os._exit(_SETUP_FAILED)
 
     def _confine(self, seconds: float) -> None:
-        report = self._config["report"]
-        os.dup2(report, 3)
-        os.closerange(4, 4096)
+        alone(self._config["report"])
         score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         os.write(score, b"1000")
         os.close(score)

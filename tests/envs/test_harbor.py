@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +149,9 @@ def test_a_verifier_without_a_clear_reward_fails(
 def test_a_verifier_that_cannot_be_laid_out_is_a_fault_of_ours(grade: Grader) -> None:
     verdict = verdict_of("echo 1 > /logs/verifier/reward.txt", grade, scratch=("/logs",))
     assert verdict.outcome is Outcome.INFRA_FAILURE and "/tests" in verdict.reason
+    without_bash = {"PATH": f"{sys.base_prefix}/bin"}
+    verdict = verdict_of("echo 1 > /logs/verifier/reward.txt", grade, env=without_bash)
+    assert verdict.outcome is Outcome.INFRA_FAILURE and "no bash" in verdict.reason
 
 
 def verdict_of(
@@ -156,6 +160,7 @@ def verdict_of(
     *,
     timeout: float = 9.0,
     scratch: tuple[str, ...] = ("/tests", "/logs"),
+    env: Mapping[str, str] | None = None,
 ) -> Verdict:
     task = Task(
         id="t",
@@ -168,7 +173,7 @@ def verdict_of(
         hidden=(VerifierCheck(id="verifier", script="test.sh", timeout=timeout),),
         test_files={"test.sh": script},
         tree=Tree(files={"run.sh": File(data=b"#!/bin/sh\necho ran", executable=True)}),
-        image=Image(name="", folder="/app", scratch=scratch),
+        image=Image(name="", folder="/app", scratch=scratch, env=env or {}),
     )
     return asyncio.run(grade(task, work_of(task, {})))
 

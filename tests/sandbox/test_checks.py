@@ -7,6 +7,7 @@ import ast
 import asyncio
 import json
 import os
+import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from palestra.sandbox.bubblewrap import Bubblewrap
 from palestra.sandbox.checks import MAX_ARTIFACT, Fresh, Runner, make_grader, run_checks
 from palestra.sandbox.codec import decode, encode
 from palestra.sandbox.compare import same
+from palestra.sandbox.warm import Warm
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -281,6 +283,23 @@ def test_an_exit_costs_only_its_own_check(runner: Runner) -> None:
         script(f"assert f({i}) == {i}") for i in range(4)
     ]
     assert passed(results(runner, code, *checks)) == [True, False, True, True] * 2
+
+
+def test_a_driver_with_many_open_files_gives_candidates_none(runner: Runner) -> None:
+    """The report's number in a box is the one that it has here."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 5000:
+        pytest.skip("this machine allows few open files")
+    forged = "answer = bytes(12) + b'p'\n"
+    code = f"import os\n{forged}for fd in range(4100, 5000):\n    try: os.write(fd, answer)\n"
+    code += "    except OSError: pass\ndef f(x): return 0"
+    files = [os.dup(0) for _ in range(4200)]
+    try:
+        # A warm box that was made before has a report of a small number.
+        other = Warm(runner._backend) if isinstance(runner, Warm) else runner
+        assert passed(results(other, code, script("assert f(1) == 1"))) == [False]
+    finally:
+        for fd in files:
+            os.close(fd)
 
 
 def test_jobs_do_not_share_state(runner: Runner) -> None:

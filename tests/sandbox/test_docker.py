@@ -35,7 +35,7 @@ from palestra.sandbox.docker_images import Image
 from palestra.sandbox.docker_settings import Plan, user
 from palestra.sandbox.inbox import DATA, END, FRAME
 from palestra.sandbox.limits import Limits
-from palestra.sandbox.remote import RemoteBox
+from palestra.sandbox.remote import Fate, RemoteBox
 
 IMAGE = os.environ.get("PALESTRA_TEST_IMAGE", "agentbase:bookworm")
 
@@ -269,6 +269,23 @@ def test_a_dead_supervisor_is_the_agents_doing_only_while_a_command_runs(
                 await box.read("f")
 
     asyncio.run(run())
+
+
+def test_an_end_that_the_daemon_knows_nothing_of_is_nobodys_doing(
+    docker: Docker, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that was started anew has forgotten what happened before."""
+
+    async def ended(box: Box) -> tuple[str, Fate]:
+        ident = api.inspect_container(box.name)["Id"]
+        await box.close()
+        return ident, backend_module._fate(api, ident)
+
+    ident, fate = in_box(docker, ended)
+    assert fate.gone and fate.by_us and "removed from outside" in fate.text
+    monkeypatch.setattr(api, "events", lambda **asked: [])
+    fate = backend_module._fate(api, ident)
+    assert fate.gone and fate.by_us and "does not know" in fate.text
 
 
 def test_the_dead_are_reaped(docker: Docker) -> None:

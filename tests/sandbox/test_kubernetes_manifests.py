@@ -239,6 +239,9 @@ def test_being_late_has_a_reason() -> None:
     assert pulling.stage == "image"
 
 
+FULL_NODE = "The node was low on resource: ephemeral-storage. Container box was using 100Ki"
+
+
 @pytest.mark.parametrize(
     ("found", "gone", "by_us", "oom"),
     [
@@ -246,7 +249,10 @@ def test_being_late_has_a_reason() -> None:
         (answer(metadata={"uid": "another"}), True, True, False),
         (answer(metadata={"deletionTimestamp": "t"}), True, True, False),
         (answer(phase="Failed", reason="Evicted", message="The node was low on memory"), *"TTF"),
+        (answer(phase="Failed", reason="Evicted", message=FULL_NODE), *"TTF"),
         (answer(phase="Failed", reason="Evicted", message="emptyDir limit exceeds"), *"TFF"),
+        (answer({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}}), *"TTF"),
+        (answer({"terminated": {"exitCode": 255, "reason": "Unknown"}}), *"TTF"),
         (answer(phase="Failed", reason="DeadlineExceeded"), *"TTF"),
         (answer({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}), *"TFT"),
         (answer({"terminated": {"exitCode": 137, "reason": "Error"}}), *"TFF"),

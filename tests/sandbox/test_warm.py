@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import errno
 import os
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from palestra.envs.corpus_loader import shipped_functions
 from palestra.envs.mutate import mutants
 from palestra.envs.programs import Function
 from palestra.rl.errors import SandboxError
-from palestra.rl.types import CallCheck, CheckJob, CheckResult, Outcome, Task, UnitCheck
+from palestra.rl.types import CallCheck, CheckJob, CheckResult, Outcome, Task, UnitCheck, Verdict
 from palestra.sandbox import warm as warm_module
 from palestra.sandbox.bubblewrap import Bubblewrap
 from palestra.sandbox.checks import Fresh, judged, make_grader
@@ -329,6 +330,46 @@ def test_a_zygote_killed_in_the_middle_fails_the_candidate_not_us(boxes: Bubblew
     [[result]] = asyncio.run(run())
     assert (result.passed, result.got) == (False, "no answer: the run was ended")
     assert list(boxes.root.iterdir()) == []
+
+
+def test_a_box_that_is_removed_in_the_middle_is_no_verdict(boxes: Bubblewrap) -> None:
+    code = "import time\ndef f(): time.sleep(60)"
+    check = CallCheck(id="c", module="solution", function="f", args="()", expected="1")
+    task = Task(
+        id="t", source="", kind="", prompt="", files={}, reference={},
+        artifacts=("solution.py",), hidden=(check,), check_s=60.0,
+    )  # fmt: skip
+
+    async def run() -> Verdict:
+        runner = Warm(boxes)
+        zygote = await Zygote.start(boxes)
+        runner._idle.append(zygote)
+        inside = members()
+        grading = asyncio.create_task(make_grader(runner)(task, {"solution.py": code.encode()}))
+        await until(lambda: members() >= inside + 2)
+        await boxes.remove(zygote._box.name)
+        return await grading
+
+    verdict = asyncio.run(run())
+    assert verdict.outcome is Outcome.INFRA_FAILURE and "removed" in verdict.reason
+
+
+def test_a_warm_box_that_cannot_be_started_leaves_nothing(
+    boxes: Bubblewrap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    before = open_files()
+    for _ in range(2):
+        with pytest.raises(SandboxError, match="Too many open files"):
+            asyncio.run(Zygote.start(boxes))
+    assert open_files() == before and list(boxes.root.iterdir()) == []
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_cancelling_a_grade_ends_its_box(boxes: Bubblewrap) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 
@@ -117,6 +118,19 @@ async def test_links_to_etc_bring_nothing_of_etc(box: Box) -> None:
     script = "mkdir src; echo 1 > src/kept; ln -s /etc src/etc; ln -s /etc/passwd src/passwd"
     await box.exec(script + "; ln -s /proc/self/environ src/env; mkfifo src/pipe; ln -s . src/loop")
     assert await box.get("src") == {"src/kept": b"1\n"}
+
+
+async def test_a_work_folder_that_its_owner_has_shut_is_no_fault_of_ours(box: Box) -> None:
+    """Otherwise a run that goes badly could be ended without a reward of 0."""
+    await box.write("kept", b"here")
+    await box.exec("chmod 000 .")
+    ended = await box.exec(["cat", "kept"])
+    # In Landlock boxes chmod does nothing.
+    assert (ended.exit_code, ended.stdout) in [(126, b""), (0, b"here")]
+    with suppress(PathRefused):
+        assert await box.read("kept") == b"here"
+        await box.write("more", b"here")
+    assert await box.alive()
 
 
 async def test_bombs_are_refused(box: Box) -> None:

@@ -16,6 +16,43 @@ import pytest
 from palestra.sandbox.auto import BACKENDS, GRADING
 from palestra.sandbox.base import GUARANTEES, Backend, Box, BoxSpec
 
+# Set an attribute by the newest call for it, and flags by one that needs no right to write.
+ATTRIBUTES = """
+import ctypes, fcntl, os, sys
+libc, value = ctypes.CDLL(None), ctypes.create_string_buffer(b"x")
+given = (ctypes.c_uint64 * 2)(ctypes.addressof(value), 1)
+libc.syscall(463, -100, sys.argv[1].encode(), 0, b"user.palestra", given, 16)
+try:
+    fd = os.open("/usr/bin/env", os.O_RDONLY)
+    fcntl.ioctl(fd, 0x40086602, fcntl.ioctl(fd, 0x80086601, bytes(8)))
+    print("changed")
+except OSError:
+    print("refused")
+"""
+
+# What may be done to a process of the same user without a signal.
+HANDLING = """
+import os, resource, sys
+pid = int(sys.argv[1])
+for change in (
+    lambda: resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0)),
+    lambda: os.setpriority(os.PRIO_PROCESS, pid, 7),
+    lambda: os.sched_setaffinity(pid, {min(os.sched_getaffinity(0))}),
+):
+    try:
+        change()
+    except OSError:
+        continue
+"""
+
+# Makes what may not be there yet: shared memory, a semaphore, a queue of messages.
+QUEUES = """
+import ctypes, sys
+libc, key, new = ctypes.CDLL(None), int(sys.argv[1]), 0o1000 | 0o2000 | 0o666
+for made in (libc.shmget(key, 4096, new), libc.semget(key, 1, new), libc.msgget(key, new)):
+    print("refused" if made < 0 else "made")
+"""
+
 
 def test_every_backend_is_accounted_for(any_name: str, absent: str) -> None:
     if absent:
@@ -74,11 +111,22 @@ async def test_kernel_settings_are_not_writable(box: Box) -> None:
     assert ended.stdout == b"end\n"
 
 
-async def test_metadata_of_system_files_is_not_changed(box: Box) -> None:
+async def test_metadata_of_system_files_is_not_changed(box: Box, tmp_path: Path) -> None:
     shown = "stat -c '%a %Y %u' /usr/bin/env"
     before = (await box.exec(shown)).stdout
     await box.exec("chmod 0777 /usr/bin/env; touch /usr/bin/env; chown 1234 /usr/bin/env")
     assert (await box.exec(shown)).stdout == before != b""
+    outside = tmp_path / "outside"
+    outside.touch()
+    ended = await box.exec(["python3", "-c", ATTRIBUTES, str(outside)])
+    assert ended.stdout == b"refused\n", ended.stderr
+    assert os.listxattr(outside) == []
+
+
+async def test_what_happens_outside_cannot_be_watched(box: Box, tmp_path: Path) -> None:
+    code = "import ctypes, sys; libc = ctypes.CDLL(None); watch = libc.inotify_init()\n"
+    code += "print(libc.inotify_add_watch(watch, sys.argv[1].encode(), 0x100))"
+    assert (await box.exec(["python3", "-c", code, str(tmp_path)])).stdout == b"-1\n"
 
 
 async def test_files_of_the_host_are_not_readable(box: Box, tmp_path: Path, marker: str) -> None:
@@ -97,6 +145,9 @@ async def test_processes_of_the_host_are_neither_seen_nor_reached(
         max_output=1 << 20,
     )
     assert marker.encode() not in ended.stdout
+    before = _handling(victim.pid)
+    await box.exec(["python3", "-c", HANDLING, str(victim.pid)])
+    assert _handling(victim.pid) == before
     await box.exec(f"kill -9 {victim.pid}; kill -9 -{victim.pid}; kill -9 {os.getpid()}")
     assert victim.poll() is None
 
@@ -139,11 +190,33 @@ async def test_boxes_do_not_see_each_other(
         await asyncio.wait([running])
 
 
+async def test_shared_memory_and_queues_end_with_their_box(
+    backend: Backend, spec: Callable[..., BoxSpec]
+) -> None:
+    key = str(secrets.randbelow(1 << 30))
+    async with backend.open(spec()) as one, backend.open(spec()) as two:
+        for box in (one, two):
+            ended = await box.exec(["python3", "-c", QUEUES, key])
+            assert ended.stdout in (b"made\n" * 3, b"refused\n" * 3), "found, or in part"
+    assert key not in _shared_by_all()
+
+
 @pytest.fixture
 def listener() -> Iterator[int]:
     """The port of a server on every address of this machine."""
     with socket.create_server(("0.0.0.0", 0), backlog=64) as server:
         yield server.getsockname()[1]
+
+
+def _handling(pid: int) -> tuple[object, ...]:
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    return limits, os.getpriority(os.PRIO_PROCESS, pid), os.sched_getaffinity(pid)
+
+
+def _shared_by_all() -> set[str]:
+    """What stands in the tables of shared memory, semaphores and queues of this machine."""
+    tables = [Path(f"/proc/sysvipc/{kind}") for kind in ("shm", "sem", "msg")]
+    return {word for table in tables for word in table.read_text().split()}
 
 
 def _own_addresses() -> list[str]:
