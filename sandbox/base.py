@@ -187,14 +187,22 @@ async def reap(
     keeper: Keeper, labels: Mapping[str, str], *, older_s: float = math.inf
 ) -> list[str]:
     """Remove the boxes with ``labels`` whose driver is dead, whose time to live is over or that are
-    older than ``older_s`` seconds (0: all of them); returns their names."""
+    older than ``older_s`` seconds (0: all of them); returns their names. Raises ``SandboxError``
+    when some could not be removed, after it has tried all."""
     found = [
         box.name
         for box in await keeper.list(labels)
         if not box.owner_alive or box.expired or box.age_s >= older_s
     ]
+    problems: list[str] = []
     for name in found:
-        await keeper.remove(name)
+        try:
+            await keeper.remove(name)
+        except SandboxError as error:
+            problems.append(str(error))
+    if problems:
+        left, removed = len(problems), len(found) - len(problems)
+        raise SandboxError(f"{left} boxes were not removed, {removed} were: {problems[0]}")
     return found
 
 

@@ -66,12 +66,14 @@ def destroyed_at_once(root: Path, name: str) -> bool:
 
 
 def reap(root: Path | None = None) -> Sequence[str]:
-    """Remove the boxes whose driver is dead or whose time to live is over; returns their names."""
+    """Remove the boxes whose driver is dead or whose time to live is over, as far as they can be:
+    what another driver left must not keep this one from its work. Returns their names."""
     root = root or workspace.default_root()
     found = [name for name, record in workspace.records(root) if record.orphan]
     for name in found:
-        destroy(root, name)
-    return found
+        with suppress(SandboxError):
+            destroy(root, name)
+    return [name for name in found if not (root / name).exists()]
 
 
 @atexit.register

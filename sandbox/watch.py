@@ -20,7 +20,7 @@ _HEADER = 9
 # clock: on a crowded machine a check that gets little processor time is slow, not hung.
 _IDLE_LIMITS = 1.5
 _IDLE_CPU_S = 0.001
-_WALL_LIMITS = 10.0
+WALL_LIMITS = 10.0
 
 
 class Clock:
@@ -47,7 +47,7 @@ class Clock:
         if used - self._last > _IDLE_CPU_S:
             self._last, self._moved = used, now
         idle = self._moved + _IDLE_LIMITS * self._check_s - now
-        wall = self._since + _WALL_LIMITS * self._check_s - now
+        wall = self._since + WALL_LIMITS * self._check_s - now
         return min(self._check_s - (used - self._cpu), idle, wall)
 
     def _used(self) -> float:

@@ -24,6 +24,7 @@ from palestra.rl.types import (
     ExecResult,
     Outcome,
     ScriptCheck,
+    SuiteCheck,
     Task,
     UnitCheck,
 )
@@ -32,6 +33,8 @@ from palestra.sandbox.checks import MAX_ARTIFACT, Fresh, Runner, make_grader, ru
 from palestra.sandbox.codec import decode, encode
 from palestra.sandbox.compare import same
 from palestra.sandbox.warm import Warm
+from palestra.sandbox.watch import WALL_LIMITS
+from palestra.sandbox.worker import SUITE_LIMITS
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -523,6 +526,27 @@ def test_a_box_that_fails_is_an_infrastructure_failure() -> None:
     verdict = asyncio.run(grader(task(call("(1,)", "1")), {"solution.py": b""}))
     assert verdict.outcome is Outcome.INFRA_FAILURE and verdict.reason == "out of boxes"
     assert not verdict.passed
+
+
+@pytest.mark.parametrize(
+    ("check", "limits"),
+    [(call("(1,)", "1"), 1), (SuiteCheck(id="test_f.py::test_f"), SUITE_LIMITS)],
+)
+def test_a_slow_machine_has_the_time_that_the_worker_gives_it(check: Check, limits: float) -> None:
+    """The run as a whole must not end before the check that it is for has been given up."""
+    given: list[float] = []
+
+    class Runs:
+        async def run(
+            self, jobs: Sequence[CheckJob], *, timeout: float, check_s: float
+        ) -> list[list[CheckResult]]:
+            given.append(timeout)
+            return [[CheckResult(id=each.id, passed=True) for each in jobs[0].checks]]
+
+    grader = make_grader(Runs(), check_s=3.0)  # type: ignore[arg-type]
+    asyncio.run(grader(task(check, check), {"solution.py": b""}))
+    [timeout] = given
+    assert timeout > (WALL_LIMITS + 1) * limits * 3.0
 
 
 def test_a_grader_serves_several_event_loops_and_callers(runner: Runner) -> None:

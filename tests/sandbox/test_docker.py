@@ -17,7 +17,7 @@ from typing import Any
 import docker as sdk
 import pytest
 
-from palestra.rl.errors import BoxDied
+from palestra.rl.errors import BoxDied, SandboxError
 from palestra.rl.types import CallCheck, Outcome, Sandbox, ScriptCheck, Task
 from palestra.sandbox import docker as backend_module
 from palestra.sandbox.base import (
@@ -286,6 +286,20 @@ def test_an_end_that_the_daemon_knows_nothing_of_is_nobodys_doing(
     monkeypatch.setattr(api, "events", lambda **asked: [])
     fate = backend_module._fate(api, ident)
     assert fate.gone and fate.by_us and "does not know" in fate.text
+
+
+def test_a_box_that_was_started_anew_is_not_that_box(docker: Docker, api: Any) -> None:
+    labels = {"case": secrets.token_hex(8)}
+
+    async def again(box: Box) -> None:
+        await asyncio.to_thread(api.restart, box.name, 1)
+        assert not await box.alive()
+        with pytest.raises(SandboxError) as fault:
+            await box.exec(["true"])
+        assert not getattr(fault.value, "by_agent", False)
+
+    in_box(docker, again, labels=labels)
+    assert found(docker, labels) == []
 
 
 def test_the_dead_are_reaped(docker: Docker) -> None:

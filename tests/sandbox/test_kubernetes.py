@@ -239,6 +239,24 @@ async def test_the_drivers_account_gets_through_the_api_server_too(
         assert (await box.exec(["echo", "here"])).stdout == b"here\n"
 
 
+async def test_a_pod_whose_making_nobody_answered_is_that_box(
+    backend: Kubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def lost(method: str, path: str, *rest: Any, real: Any = backend._api.now, **more: Any) -> Any:
+        answer = real(method, path, *rest, **more)
+        if (method, path) == ("POST", "pods") and not made:
+            made.append(answer["metadata"]["name"])
+            raise ApiFault("queue", "no answer in time", 504)
+        return answer
+
+    monkeypatch.setattr(backend._api, "now", lost)
+    async with backend.open(BoxSpec(limits=SMALL)) as box:
+        assert [box.name] == made
+        assert (await box.exec(["echo", "here"])).stdout == b"here\n"
+
+
 async def test_memory_that_is_used_up_as_a_whole_is_told(backend: Kubernetes) -> None:
     async with backend.open(BoxSpec(limits=SMALL)) as box:
         ended = await box.exec(["python3", "-c", "bytearray(400 << 20)"], timeout=60)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from palestra.rl.errors import BoxDied, PathRefused
+from palestra.sandbox import kubernetes_stream
 from palestra.sandbox import link as link_module
 from palestra.sandbox.base import BoxSpec, TransportError
 from palestra.sandbox.inbox import BYE, CANCEL, CHUNK, DATA, END, FRAME, NO_PROCESS, PING
@@ -275,6 +276,27 @@ def test_what_a_box_without_processes_says() -> None:
             await reading
 
     assert with_box(use, Fate(gone=False)) == []
+
+
+def test_a_websocket_is_spoken_over_before_it_is_idle_and_given_up_when_nobody_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kubernetes_stream, "_BEAT_S", 0.0)
+    monkeypatch.setattr(kubernetes_stream, "_SILENCE_S", 0.05)
+
+    async def run() -> int:
+        asked, over = [0], asyncio.Event()
+
+        async def ask() -> None:
+            asked[0] += 1
+            await asyncio.sleep(60 * (asked[0] // 3))
+
+        kubernetes_stream.Stream(None).keep(ask, over.set)  # type: ignore[arg-type]
+        async with asyncio.timeout(30):
+            await over.wait()
+        return asked[0]
+
+    assert asyncio.run(run()) == 3
 
 
 def test_bytes_that_changed_on_their_way_are_our_fault() -> None:

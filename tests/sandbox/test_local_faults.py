@@ -7,17 +7,20 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from palestra.rl.errors import SandboxError
-from palestra.sandbox import local
-from palestra.sandbox.base import Box
-from palestra.sandbox.keeper import destroy
+from palestra.sandbox import keeper, local, workspace
+from palestra.sandbox.base import Box, reap
+from palestra.sandbox.keeper import LocalKeeper, destroy
 from palestra.sandbox.landlock import Landlock
 from palestra.sandbox.local import LocalBox
 from palestra.sandbox.local_backend import LocalBackend
+from palestra.sandbox.owner import Owner
 
 MARKER = f"301.{os.getpid():07}"
 """Seconds that no other process of this machine sleeps."""
@@ -105,6 +108,28 @@ def test_closing_ends_commands_although_somebody_removed_the_box(
 
     asyncio.run(run())
     _all_asleep_end()
+
+
+def test_a_box_that_cannot_be_removed_keeps_no_other_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = replace(Owner.me(), started=1)
+    for name in ("palestra-a", "palestra-b", "palestra-c"):
+        made = replace(workspace.Record.fresh({}, ttl=60), owner=dead)
+        workspace.create(tmp_path, name, made)
+    first = next(name for name, _ in workspace.records(tmp_path))
+    monkeypatch.setattr(keeper, "remove_groups", partial(_stuck, first))
+    with pytest.raises(SandboxError, match=r"1 boxes were not removed, 2 were: .* do not die"):
+        asyncio.run(reap(LocalKeeper(tmp_path), {}))
+    assert keeper.reap(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == [first]
+    monkeypatch.undo()
+    assert keeper.reap(tmp_path) == [first]
+
+
+def _stuck(stuck: str, name: str) -> None:
+    if name == stuck:
+        raise SandboxError(f"processes of {name} do not die")
 
 
 @pytest.mark.parametrize("at", [AFTER_FORK, AFTER_WAIT])

@@ -17,9 +17,9 @@ import pytest
 from palestra.rl.errors import UserError
 from palestra.rl.types import CheckJob, CheckResult, File, SandboxProvider, SuiteCheck
 from palestra.sandbox import auto
+from palestra.sandbox.candidate import import_sites
 from palestra.sandbox.checks import Fresh, Runner
 from palestra.sandbox.shipping import PYTHON
-from palestra.sandbox.worker import import_sites
 
 CODE = {
     "src/pkg/__init__.py": "from pkg.core import Stack, ask, loud\n",
