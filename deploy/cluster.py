@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,8 @@ def connect() -> bool:
             address = os.environ["RAY_ADDRESS"]
             raise UserError(f"RAY_ADDRESS {address}: no Ray cluster answers there") from error
     else:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        # Its ports are open to the network, and whoever may use them runs code as us.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(
             # Without it Ray joins whatever `ray start` has left running on this machine.
             address="local",

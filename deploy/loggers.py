@@ -11,11 +11,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from palestra.deploy.atomic import write_text
 from palestra.deploy.console import Console
+from palestra.deploy.text import one_line
 from palestra.deploy.trackers import TRACKERS, check_installed
 from palestra.rl.errors import UserError
 from palestra.rl.journal import Journal
@@ -94,11 +96,43 @@ class ConsoleSink:
         """Nothing to do: the console belongs to the caller."""
 
 
+class TrackerSink:
+    """A tracker of another project, in which anything may fail: it is said once, its copy ends
+    there, and the run goes on. Raises ``UserError`` when it cannot be opened."""
+
+    def __init__(self, name: str, run: Path, journal: Journal, console: Console) -> None:
+        self._name, self._console = name, console
+        try:
+            self._tracker: Any = TRACKERS[name](run, journal, console)
+        except Exception as error:
+            raise UserError(
+                f"logger: {name} cannot be opened: {_reason(error)}; mend it or leave it out"
+            ) from error
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Give the step to the tracker, as long as it has not failed."""
+        self._attempt(lambda tracker: tracker.log(step, metrics))
+
+    def close(self) -> None:
+        """Say goodbye to it."""
+        self._attempt(lambda tracker: tracker.close())
+
+    def _attempt(self, action: Callable[[Any], None]) -> None:
+        try:
+            if self._tracker is not None:
+                action(self._tracker)
+        except Exception as error:  # noqa: BLE001 - of a library, over a network
+            self._tracker = None
+            self._console.say(
+                f"logger: {self._name} gets no more steps ({_reason(error)}); the journal has them"
+            )
+
+
 SINKS: dict[str, Callable[[Path, Journal, Console], Sink]] = {
     "console": ConsoleSink,
     "jsonl": JsonlSink,
     "tensorboard": TensorBoardSink,
-    **TRACKERS,
+    **{name: partial(TrackerSink, name) for name in TRACKERS},
 }
 
 
@@ -141,6 +175,10 @@ def check_names(names: Sequence[str]) -> None:
         if name not in SINKS:
             raise UserError(f"logger: unknown logger {name!r}; known are {', '.join(SINKS)}")
         check_installed(name)
+
+
+def _reason(error: Exception) -> str:
+    return one_line(f"{type(error).__name__}: {error}")[:200]
 
 
 def _line(step: int, metrics: Mapping[str, float]) -> str:

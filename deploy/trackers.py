@@ -51,6 +51,9 @@ class MlflowSink:
     """MLflow; without ``MLFLOW_TRACKING_URI`` a folder ``mlflow/`` that its own UI opens."""
 
     def __init__(self, run: Path, journal: Journal, console: Console) -> None:
+        # A run waits for each answer: not for minutes, as is usual there.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         mlflow: Any = importlib.import_module("mlflow")
         place = os.environ.get("MLFLOW_TRACKING_URI")
         if not place:

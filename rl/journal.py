@@ -387,7 +387,7 @@ class Journal:
 
     def _error(self, error: Exception) -> UserError:
         reason = str(error).partition("\n")[0]
-        return UserError(
-            f"{self.path}: the journal cannot be used ({reason}); put a copy in its place or choose"
-            " another folder with --run"
-        )
+        advice = "put a copy in its place or choose another folder with --run"
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            advice = "make room and run the same command again"
+        return UserError(f"{self.path}: the journal cannot be used ({reason}); {advice}")

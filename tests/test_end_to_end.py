@@ -193,11 +193,12 @@ def test_interrupted_it_leaves_nothing_behind_and_says_how_to_go_on(
         command(recipe, run), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert process.stdout is not None
-    lines = []
     for line in process.stdout:
-        lines.append(line)
+        if "loading tasks" in line:
+            stranger = joining(process.pid)
         if "supervised warm start" in line:
             break
+    assert "Failed to connect" in stranger.communicate(timeout=120)[1], "its Ray takes anybody"
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=120)
@@ -206,6 +207,17 @@ def test_interrupted_it_leaves_nothing_behind_and_says_how_to_go_on(
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
     assert json.loads((run / "summary.json").read_text())["status"] == "stopped"
+
+
+def joining(driver: int) -> subprocess.Popen[str]:
+    """A process that tries to join the Ray cluster that ``driver`` has started for itself."""
+    words: list[str] = []
+    for child in psutil.Process(driver).children():
+        with suppress(psutil.Error):
+            words += child.cmdline()
+    [address] = {w.partition("=")[2] for w in words if w.startswith("--gcs-address=")}
+    join = f"import ray; ray.init({address!r}, logging_level='error')"
+    return subprocess.Popen([sys.executable, "-c", join], stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -238,3 +239,27 @@ def test_kill_9_loses_nothing_that_was_taken(tmp_path: Path) -> None:
             connection = sqlite3.connect(path)
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             connection.close()
+
+
+def test_a_full_disk_is_one_line_and_takes_nothing_back(
+    tmp_path: Path, make_trajectory: Make
+) -> None:
+    taken: list[str] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Journal(tmp_path / "j") as journal:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+            with pytest.raises(UserError, match="cannot be used") as raised:
+                for number in range(1000):
+                    journal.add_trajectory(make_trajectory(f"{number:03}"))
+                    taken.append(f"{number:03}")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert "\n" not in str(raised.value)
+        journal.add_trajectory(make_trajectory("later"))
+    with Journal(tmp_path / "j") as journal:
+        assert {t.id for t in journal.trajectories(1)} == {*taken, "later"} != {"later"}
+        journal._connection.execute("PRAGMA max_page_count = 1")  # as small as it is now
+        with pytest.raises(UserError, match="full.*; make room and run the same command again"):
+            for number in range(1000):
+                journal.add_trajectory(make_trajectory(f"more/{number}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -47,6 +48,49 @@ def test_one_that_is_missing_is_said_before_any_work(
     monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None)
     with pytest.raises(UserError, match=f"pip install {name}"):
         check_names([name])
+
+
+class Flaky:
+    """A tracker whose server is there for one step only."""
+
+    def __init__(self, run: Path, journal: Journal, console: Console) -> None:
+        self.left = 1
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise ConnectionError("no route\nto host")
+
+    def close(self) -> None:
+        raise AssertionError("closed although it has failed")
+
+
+def test_a_server_that_is_lost_costs_its_own_copy_and_nothing_else(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TRACKERS, "wandb", Flaky)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: wanted)
+    log = run / "console.log"
+    with Journal(run / "journal.sqlite") as journal, Console(log) as console:
+        with Loggers(["wandb", "jsonl"], run, journal, console) as loggers:
+            for step in (1, 2, 3):
+                loggers.log(step, {"reward/mean": 0.5})
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
+    said = [line for line in log.read_text().splitlines() if "wandb" in line]
+    assert len(said) == 1 and r"no route\nto host" in said[0]
+
+
+def test_a_server_that_is_not_there_is_one_line_before_the_first_step(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*args: object) -> None:
+        raise ConnectionError("refused")
+
+    monkeypatch.setitem(TRACKERS, "mlflow", refused)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: wanted)
+    with Journal(run / "journal.sqlite") as journal:
+        with pytest.raises(UserError, match="mlflow cannot be opened: ConnectionError: refused"):
+            Loggers(["mlflow"], run, journal, Console())
 
 
 @WITH_PACKAGES
