@@ -260,6 +260,6 @@ def test_a_full_disk_is_one_line_and_takes_nothing_back(
     with Journal(tmp_path / "j") as journal:
         assert {t.id for t in journal.trajectories(1)} == {*taken, "later"} != {"later"}
         journal._connection.execute("PRAGMA max_page_count = 1")  # as small as it is now
-        with pytest.raises(UserError, match="full.*; make room and run the same command again"):
+        with pytest.raises(UserError, match=r"full.*; make room and run the same command again"):
             for number in range(1000):
                 journal.add_trajectory(make_trajectory(f"more/{number}"))
