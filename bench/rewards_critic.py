@@ -442,9 +442,11 @@ class Arm:
         batch = batch_of(step, judged, (), chosen, mini_batches=1, lessons=lessons)
         return metrics | dict(self.learner.learn(batch))
 
-    async def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+    async def logprobs(
+        self, sequences: Sequence[Sequence[int]], temperature: float = 1.0
+    ) -> list[list[float]]:
         """As a ``Trainer``."""
-        return self.learner.logprobs(sequences)
+        return self.learner.logprobs(sequences, temperature)
 
     async def play(self, task: Toy, step: int) -> Group:
         """Siblings of one task; those of a verifiable one have a verdict."""

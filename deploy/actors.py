@@ -126,8 +126,8 @@ class LearnerActor:
     def learn(self, batch: Batch) -> Mapping[str, float]:
         return self.learner.learn(batch)
 
-    def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-        return self.learner.logprobs(sequences)
+    def logprobs(self, sequences: Sequence[Sequence[int]], temperature: float) -> list[list[float]]:
+        return self.learner.logprobs(sequences, temperature)
 
     def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
         return self.learner.reference_logprobs(samples)

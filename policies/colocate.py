@@ -51,7 +51,9 @@ class LearnerSide(Protocol):
     """The learner as seen over Ray: every call is awaited."""
 
     async def learn(self, batch: Batch) -> Mapping[str, float]: ...
-    async def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]: ...
+    async def logprobs(
+        self, sequences: Sequence[Sequence[int]], temperature: float
+    ) -> list[list[float]]: ...
     async def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]: ...
     async def save(self, folder: str) -> None: ...
     async def load(self, folder: str) -> None: ...
@@ -128,12 +130,14 @@ class Colocated:
         self._gaps: list[float] = []
         self._history: list[Mapping[str, int]] = []
 
-    async def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+    async def logprobs(
+        self, sequences: Sequence[Sequence[int]], temperature: float = 1.0
+    ) -> list[list[float]]:
         """The engine sleeps; the learner's weights and states are where they were, afterwards."""
         with self._phase("score"):
             await self._engine_sleeps()
             await self.learner.reload()
-            scored = await self.learner.logprobs(sequences)
+            scored = await self.learner.logprobs(sequences, temperature)
             await self.learner.offload("states")
             await self.learner.offload("weights")
             return scored
@@ -246,7 +250,7 @@ class Colocated:
         if any(reply.version != version for reply in replies):
             raise EngineError("the probe was sampled under other weights than were sent")
         scored = await self.learner.logprobs(
-            [[*ids, *reply.token_ids] for ids, reply in zip(self.probe, replies, strict=True)]
+            [[*ids, *reply.token_ids] for ids, reply in zip(self.probe, replies, strict=True)], 1.0
         )
         ours = [
             value for ids, row in zip(self.probe, scored, strict=True) for value in row[len(ids) :]

@@ -87,9 +87,11 @@ class RecordingTrainer:
         """The batches that ``learn`` was given, in order."""
         return [what for _, what in self.calls if isinstance(what, Batch)]
 
-    async def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+    async def logprobs(
+        self, sequences: Sequence[Sequence[int]], temperature: float = 1.0
+    ) -> list[list[float]]:
         """Nothing is recorded: scoring changes nothing."""
-        return [[-(token % 8) / 8 for token in ids] for ids in sequences]
+        return [[-(token % 8) / 8 / temperature for token in ids] for ids in sequences]
 
     async def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
         """Record the samples in ``scored``."""

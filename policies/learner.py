@@ -251,7 +251,7 @@ class DeepSpeedLearner:
 
     @torch.no_grad()
     def logprobs(
-        self, sequences: Sequence[Sequence[int]], *, temperature: float = 1.0
+        self, sequences: Sequence[Sequence[int]], temperature: float = 1.0
     ) -> list[list[float]]:
         """Log-probability of every token given those before it; the first entry is 0.0."""
         guards.resident(self._offloaded, ("weights",))

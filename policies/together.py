@@ -118,8 +118,10 @@ class Learners:
     async def learn(self, batch: Batch) -> Mapping[str, float]:
         return (await every(rank.learn(batch) for rank in self.ranks))[0]
 
-    async def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-        return (await every(rank.logprobs(sequences) for rank in self.ranks))[0]
+    async def logprobs(
+        self, sequences: Sequence[Sequence[int]], temperature: float
+    ) -> list[list[float]]:
+        return (await every(rank.logprobs(sequences, temperature) for rank in self.ranks))[0]
 
     async def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
         return (await every(rank.reference_logprobs(samples) for rank in self.ranks))[0]

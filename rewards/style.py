@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import tempfile
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +17,8 @@ from palestra.rl.types import RewardFn, Sandbox, TaskOf, Trajectory
 
 RULES = "E,F,W,B"
 """Ruff's rules of pycodestyle, pyflakes and bugbear; our default."""
+UNREADABLE = math.inf
+"""Findings in a file that cannot be parsed."""
 
 
 def style(*, task_of: TaskOf, rules: str = RULES) -> RewardFn:
@@ -26,7 +28,9 @@ def style(*, task_of: TaskOf, rules: str = RULES) -> RewardFn:
 
 class Style:
     """Findings are counted over all files together, so that moving code costs nothing. What a file
-    says to silence ruff does not count. Abstains where no Python file was changed."""
+    says to silence ruff does not count. It is 0 where a file can no longer be parsed, in which ruff
+    would find little else; one that could not be before has nothing to be compared with and is left
+    out. Abstains where no Python file was changed, or none that could be parsed."""
 
     def __init__(self, task_of: TaskOf, rules: str) -> None:
         self._task_of = task_of
@@ -41,23 +45,25 @@ class Style:
         after = {path: text for path, text in after.items() if path.endswith(".py")}
         if not after:
             raise Abstain("no Python file was changed")
-        before = {path: original(task, path) for path in after}
-        found = await findings({"before": before, "after": after}, self._rules)
-        return 1.0 / (1 + max(0, found["after"] - found["before"]))
+        was = await findings({path: original(task, path) for path in after}, self._rules)
+        now = await findings(after, self._rules)
+        known = [path for path in after if was[path] < UNREADABLE]
+        if not known:
+            raise Abstain("the changed Python files could not be parsed before")
+        return 1.0 / (1 + max(0, sum(now[path] - was[path] for path in known)))
 
 
-async def findings(versions: Mapping[str, Mapping[str, str]], rules: str) -> Counter[str]:
-    """How much ruff finds in each version of some files; raises ``GraderError`` when it fails.
+async def findings(texts: Mapping[str, str], rules: str) -> dict[str, float]:
+    """How much ruff finds in each of some files, ``UNREADABLE`` in those that are no Python; raises
+    ``GraderError`` when it fails.
 
     Names of files are the agent's, so ruff sees numbers in their place.
     """
     from ruff import find_ruff_bin
 
     with tempfile.TemporaryDirectory() as folder:
-        for version, texts in versions.items():
-            (Path(folder) / version).mkdir()
-            for number, text in enumerate(texts.values()):
-                (Path(folder) / version / f"{number}.py").write_text(text, errors="replace")
+        for number, text in enumerate(texts.values()):
+            (Path(folder) / f"{number}.py").write_text(text, errors="replace")
         child = await asyncio.create_subprocess_exec(
             *(find_ruff_bin(), "check", "--isolated", "--no-cache", "--ignore-noqa", "--exit-zero"),
             *("--output-format=json", f"--select={rules}", folder),
@@ -72,4 +78,9 @@ async def findings(versions: Mapping[str, Mapping[str, str]], rules: str) -> Cou
                 child.kill()
     if child.returncode:
         raise GraderError(f"ruff: {said.decode(errors='replace').strip()[:500]}")
-    return Counter(Path(row["filename"]).parent.name for row in json.loads(out))
+    found = dict.fromkeys(texts, 0.0)
+    paths = list(texts)
+    for row in json.loads(out):
+        path = paths[int(Path(row["filename"]).stem)]
+        found[path] += UNREADABLE if row["code"] == "invalid-syntax" else 1
+    return found

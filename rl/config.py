@@ -68,6 +68,9 @@ class MismatchConfig(Settings):
     mini-batch or, where the update would be skipped, of all; 0: none. Our default."""
     on_limit: OnMismatch = "stop"
     """Stop the run above the limit, or skip the update at the price of one more forward pass."""
+    kept_episodes: int = Field(default=0, ge=0)
+    """Episodes of each step whose learner / engine ratio is kept token by token, for the dashboard;
+    each costs the learner one more forward pass."""
 
 
 class PtxConfig(Settings):

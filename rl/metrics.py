@@ -94,6 +94,23 @@ def _length_metrics(played: Sequence[Trajectory]) -> dict[str, float]:
     return metrics
 
 
+def cost_metrics(
+    trajectories: Sequence[Trajectory], metrics: Mapping[str, float]
+) -> dict[str, float]:
+    """What a point of reward has cost in a step with these metrics: tokens that the policy
+    generated and judges read and wrote, and seconds of the whole step. Rewards are those of
+    ``reward/mean``; empty where they do not add up to anything above 0. The definition is ours.
+    """
+    points = sum(t.reward.total for t in trajectories if t.reward is not None)
+    if points <= 0:
+        return {}
+    spent = ("perf/total_num_tokens", "judge/input_tokens", "judge/output_tokens")
+    return {
+        "cost/tokens_per_reward": sum(metrics.get(name, 0.0) for name in spent) / points,
+        "cost/seconds_per_reward": metrics["timing_s/step"] / points,
+    }
+
+
 def zero_std_frac(trajectories: Iterable[Trajectory]) -> float:
     """Share of the groups with a reward whose rewards are all equal: they teach nothing."""
     totals: dict[str, set[float]] = {}

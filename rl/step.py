@@ -15,7 +15,7 @@ from palestra.rl.critic.loop import study
 from palestra.rl.hacking import ensure_honest, hacking_metrics
 from palestra.rl.kl_reward import kl_metrics, kl_penalties, less_kl
 from palestra.rl.lost import ensure_enough
-from palestra.rl.metrics import rollout_metrics
+from palestra.rl.metrics import cost_metrics, rollout_metrics
 from palestra.rl.play import grouped, play_step, shape
 from palestra.rl.presets import rule
 from palestra.rl.problem_budgets import toggle_metrics
@@ -23,6 +23,7 @@ from palestra.rl.ptx import draw, ptx_metrics
 from palestra.rl.run import Run
 from palestra.rl.sampling import sampling_metrics
 from palestra.rl.shaping import shaping_metrics
+from palestra.rl.token_ratios import keep_learner_logprobs
 from palestra.rl.types import LOST, Sample, Trajectory
 from palestra.rl.visits import record_visits
 
@@ -63,6 +64,7 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
         )
     metrics |= lessons.metrics
     with meter.busy("learn"):
+        await keep_learner_logprobs(step, groups, run)
         penalties = await kl_penalties(groups, run.config.kl, run.trainer)
     groups = less_kl(groups, penalties)
     metrics |= shaping_metrics(groups) | kl_metrics(penalties, run.config.kl)
@@ -93,6 +95,7 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
 
     lanes = meter.read()
     metrics |= timing(lanes, trajectories, wall_s=time.perf_counter() - started)
+    metrics |= cost_metrics(trajectories, metrics)
     run.journal.finish_step(step, metrics)
     return metrics
 

@@ -839,7 +839,7 @@ class Learner(Protocol):
         ...
 
     def logprobs(
-        self, sequences: Sequence[Sequence[int]], *, temperature: float = 1.0
+        self, sequences: Sequence[Sequence[int]], temperature: float = 1.0
     ) -> list[list[float]]:
         """Log-probability of every token given those before it; the first entry is 0.0."""
         ...
@@ -861,8 +861,10 @@ class Learner(Protocol):
 class Trainer(Protocol):
     """A learner and an engine that share a device, as the training loop sees them."""
 
-    async def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-        """As the learner's, at temperature 1; between playing and ``learn``."""
+    async def logprobs(
+        self, sequences: Sequence[Sequence[int]], temperature: float = 1.0
+    ) -> list[list[float]]:
+        """As the learner's; between playing and ``learn``."""
         ...
 
     async def reference_logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:

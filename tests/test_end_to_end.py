@@ -18,8 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from palestra.rl.advantage import recorded
 from palestra.rl.errors import UserError
 from palestra.rl.journal import Journal
+from palestra.rl.token_ratios import learner_logprobs
 from palestra.rl.train import last_checkpoint
 
 pytestmark = pytest.mark.timeout(1800)
@@ -64,6 +66,8 @@ max_turns = 4
 steps = 3
 train_batch_size = 4
 n_samples_per_prompt = 4
+[rl.mismatch]
+kept_episodes = 2
 [rl.eval]
 limit = 4
 [rl.ptx]
@@ -114,6 +118,7 @@ def test_two_sides_agree_and_learn_from_what_was_sampled(
     with Journal(finished / "journal.sqlite", read_only=True) as journal:
         steps = dict(journal.steps())
         trajectories = journal.trajectories(1)
+        scored = learner_logprobs(journal, 1)
     assert len(trajectories) == 16
     assert {turn.version for t in journal_turns(trajectories) for turn in t} == {0}
     assert any("actor/pg_loss" in metrics for metrics in steps.values()), "no group had a signal"
@@ -124,6 +129,10 @@ def test_two_sides_agree_and_learn_from_what_was_sampled(
         assert 0 < metrics["reward/form/mean"] <= 1, "a recipe may name rewards"
         lanes = [v for k, v in metrics.items() if k.startswith("timing_s/") and "/step" not in k]
         assert sum(lanes) == pytest.approx(metrics["timing_s/step"], rel=0.03)
+    assert len(scored) == 2
+    for trajectory in trajectories:
+        if ours := scored.get(trajectory.id):
+            assert ours == pytest.approx(recorded(trajectory), abs=1e-4)
     for name in ("learning_curve.png", "metrics.jsonl", "config.toml", "versions.json"):
         assert (finished / name).stat().st_size > 0
     assert list((finished / "tensorboard").glob("events*"))

@@ -10,7 +10,7 @@ from statistics import fmean
 import pytest
 
 from palestra.rl.journal import EvalRow
-from palestra.rl.metrics import eval_scores, pass_at_k, rollout_metrics, wilson
+from palestra.rl.metrics import cost_metrics, eval_scores, pass_at_k, rollout_metrics, wilson
 from palestra.rl.types import Outcome, Stop, Trajectory, Turn
 
 Make = Callable[..., Trajectory]
@@ -80,6 +80,22 @@ def test_rollout_metrics_of_a_small_step(
     assert set(stops) == {f"stop/{stop.value}" for stop in Stop}
     assert sum(stops.values()) == pytest.approx(1.0)
     assert stops["stop/infra_error"] == stops["stop/task_error"] == 0.2
+
+
+def test_a_point_of_reward_costs_what_policy_and_judges_have_taken(make_trajectory: Make) -> None:
+    metrics = {
+        "perf/total_num_tokens": 100.0,
+        "judge/input_tokens": 40.0,
+        "judge/output_tokens": 10.0,
+        "timing_s/step": 12.0,
+    }
+    rewards = (1.0, 0.5, None, -0.3)
+    played = [make_trajectory(str(n), reward=r) for n, r in enumerate(rewards)]
+    assert cost_metrics(played, metrics) == pytest.approx(
+        {"cost/tokens_per_reward": 125.0, "cost/seconds_per_reward": 10.0}
+    )
+    assert cost_metrics([make_trajectory(reward=0.0)], metrics) == {}
+    assert cost_metrics([make_trajectory(reward=-1.0), *played[1:3]], metrics) == {}
 
 
 def test_rollout_metrics_without_anything_graded(make_trajectory: Make) -> None:

@@ -10,6 +10,7 @@ from palestra.deploy.dashboard import episodes, groups, models, query
 from palestra.deploy.dashboard.api_runs import ERRORS
 from palestra.deploy.dashboard.query import Filter, Sort, Text, Whole
 from palestra.deploy.dashboard.sources import Sources
+from palestra.rl.token_ratios import learner_logprobs
 from palestra.rl.types import Outcome, Stop, Trajectory
 
 SHOWN_STEPS = 2_000
@@ -95,9 +96,12 @@ def routes(sources: Sources) -> APIRouter:
     def get_tokens(run: Text, id: Id) -> models.TokenView:
         """The tokens of an episode, with what they were sampled with."""
         trajectory, split = _find(sources, run, id)
-        of_training = split == "train"
-        advantage = sources.advantage(run, trajectory.step, id) if of_training else None
-        return episodes.token_view(trajectory, sources.decoder(run), advantage)
+        if split != "train":
+            return episodes.token_view(trajectory, sources.decoder(run))
+        with sources.runs.journal(run) as journal:
+            learner = learner_logprobs(journal, trajectory.step)
+        advantage = sources.advantage(run, trajectory.step, id)
+        return episodes.token_view(trajectory, sources.decoder(run), advantage, learner)
 
     @api.get("/groups")
     def list_groups(run: Text, step: Whole) -> models.GroupList:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from types import MappingProxyType
 
 from pydantic import TypeAdapter
 
@@ -82,12 +83,17 @@ def detail(
 
 
 def token_view(
-    t: Trajectory, decode: TokenPieces | None, advantage: float | None
+    t: Trajectory,
+    decode: TokenPieces | None,
+    advantage: float | None = None,
+    learner: Mapping[str, Sequence[float]] = MappingProxyType({}),
 ) -> models.TokenView:
-    """All tokens in order; a piece may end in the next segment's first token."""
+    """All tokens in order; a piece may end in the next segment's first token. ``learner`` has the
+    learner's log-probabilities of the generated tokens of some episodes of the step."""
     ids = [i for turn in t.turns for part in (turn.context_ids, turn.token_ids) for i in part]
     pieces = decode(ids) if decode else [f"{i} " for i in ids]
     segments: list[models.TokenSegment] = []
+    theirs = iter(learner.get(t.id, ()))
     start = 0
     for number, turn in enumerate(t.turns, 1):
         for own, logprobs in ((turn.context_ids, ()), (turn.token_ids, turn.logprobs)):
@@ -100,14 +106,22 @@ def token_view(
                         ids=list(own),
                         pieces=pieces[start : start + len(own)],
                         logprobs=[_rounded(value) for value in logprobs],
+                        log_ratios=[
+                            _rounded(b - a, 9) for a, b in zip(logprobs, theirs, strict=False)
+                        ],
                     )
                 )
             start += len(own)
-    return models.TokenView(decoded=decode is not None, advantage=advantage, segments=segments)
+    return models.TokenView(
+        decoded=decode is not None,
+        advantage=advantage,
+        segments=segments,
+        compared=sorted(learner),
+    )
 
 
-def _rounded(value: float) -> float | None:
-    return round(value, 5) if math.isfinite(value) else None
+def _rounded(value: float, digits: int = 5) -> float | None:
+    return round(value, digits) if math.isfinite(value) else None
 
 
 def _short_number(text: str) -> bool:

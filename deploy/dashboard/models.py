@@ -278,6 +278,8 @@ class TokenSegment(Answer):
     """Texts that together are the text; empty where a character goes on in the next token."""
     logprobs: list[float | None]
     """Natural logarithms, of sampled tokens only; else empty."""
+    log_ratios: list[float | None]
+    """The learner's log-probabilities before the update less these; empty where not kept."""
 
 
 class TokenView(Answer):
@@ -287,6 +289,8 @@ class TokenView(Answer):
     """False where no tokenizer was found: pieces are ids then."""
     advantage: float | None
     segments: list[TokenSegment]
+    compared: list[str]
+    """Episodes of the step whose ratios of learner to engine were kept."""
 
 
 class EnvironmentHealth(Answer):

@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 
 from palestra.deploy.run_folder import LOCK
 from palestra.rl.journal import APPLICATION_ID, FORMAT, Journal
-from palestra.rl.types import Judgement, Message, Opinion, Trajectory
+from palestra.rl.types import Judgement, Message, Opinion, Trajectory, Turn
 
 Make = Callable[..., Trajectory]
 Client = Callable[..., TestClient]
@@ -186,8 +186,26 @@ def test_an_episode(tiny: Path, client: Client) -> None:
     assert not tokens["decoded"] and reply["pieces"] == ["3 ", "4 ", "5 "]
     assert not context["sampled"] and context["logprobs"] == [] and context["ids"] == [1, 2]
     assert reply["sampled"] and reply["logprobs"] == [-0.1, -0.2, -0.3]
+    assert reply["log_ratios"] == [] and tokens["compared"] == []
     for wrong in ("none", "eval/held/repair/x/0@", "eval/held/x@9" + "9" * 40, "@", "\0"):
         assert local.get("/api/runs/tiny/trajectory", params={"id": wrong}).status_code == 404
+
+
+def test_the_ratio_of_learner_and_engine_is_there_where_it_was_kept(
+    tiny: Path, client: Client, make_turn: Callable[..., Turn], make_trajectory: Make
+) -> None:
+    long = make_trajectory("2/b/9", group="2/b", step=2, turns=(make_turn(), make_turn()))
+    with Journal(tiny / "journal.sqlite") as journal:
+        journal.add_trajectory(long)
+        scored = [-0.1, -0.2 + 3e-7, -0.8, -0.1, math.nan, -0.3]
+        journal.set_meta("learner_logprobs/2", {"2/b/9": scored})
+    local = client()
+    tokens = get(local, "/tokens", id="2/b/9")
+    assert tokens["compared"] == ["2/b/9"] == get(local, "/tokens", id="2/b/0")["compared"]
+    given, first, again, second = (segment["log_ratios"] for segment in tokens["segments"])
+    assert given == again == []
+    assert first == [0.0, 3e-7, -0.5] and second == [0.0, None, 0.0]
+    assert get(local, "/tokens", id="2/b/0")["segments"][1]["log_ratios"] == []
 
 
 def test_neighbours(tiny: Path, client: Client) -> None:

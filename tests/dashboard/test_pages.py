@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -271,6 +272,18 @@ def test_tokens_are_coloured_and_can_be_asked(tiny: Path, server: str, visit: Op
         page.keyboard.press("ArrowRight")
     expect(page.locator(".inspector")).to_contain_text("id 4, turn 1, sampled with weights 0")
     expect(page.locator(".inspector")).to_contain_text("log-probability -0.2 (p = 0.819)")
+    expect(page.get_by_label("Colour").locator("option", has_text="ratio")).to_be_disabled()
+    with Journal(tiny / "journal.sqlite") as journal:
+        journal.set_meta("learner_logprobs/2", {"2/b/0": [-0.1, -0.2 + 1e-7, -0.3 - math.log(4)]})
+    page.goto(at(server, "run", "tiny", "trajectory", id="2/b/1", view="tokens"))
+    page.get_by_role("link", name="2/b/0").last.click()
+    expect(page.get_by_label("Colour")).to_have_value("ratio")
+    page.wait_for_function("() => CSS.highlights.get('heat-level-7')?.size === 1")
+    assert page.evaluate(sizes)["heat-level-0"] == 2
+    page.locator(".tokens").focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator(".inspector")).to_contain_text("learner / engine 0.25 (log -1.4e+0)")
 
 
 def test_charts_zoom_move_and_compare(tiny: Path, server: str, visit: Open) -> None:

@@ -108,6 +108,7 @@ class Learner:
         self.grad_norm = 1.0
         self.metrics: dict[str, float] = {}
         self.scored: list[list[int]] = []
+        self.temperature = 0.0
         self.nccl: dict[str, str] = {}
         self.counts = {"rss_bytes": 1 << 30, "open_files": 9, "children": 0}
         if engine.gpu:
@@ -118,8 +119,11 @@ class Learner:
         self.sends = [f"after {batch.step}"] * len(LAYERS)
         return {"actor/pg_loss": 0.25, "actor/grad_norm": self.grad_norm, **self.metrics}
 
-    async def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+    async def logprobs(
+        self, sequences: Sequence[Sequence[int]], temperature: float
+    ) -> list[list[float]]:
         self.calls.append("logprobs")
+        self.temperature = temperature
         self.scored = [list(ids) for ids in sequences]
         # What is said of the prompt must not count.
         return [[SAMPLED + self.gap if i == 9 else 100.0 for i in ids] for ids in sequences]
@@ -261,7 +265,8 @@ def test_scoring_leaves_the_learner_as_it_was_while_the_engine_sleeps_through() 
     colocated = trainer(sides)
 
     async def step() -> None:
-        assert await colocated.logprobs([[9, 9]]) == [[SAMPLED, SAMPLED]]
+        assert await colocated.logprobs([[9, 9]], 0.5) == [[SAMPLED, SAMPLED]]
+        assert sides.learner.temperature == 0.5
         await colocated.learn(Batch(step=3, samples=()))
         await colocated.publish(3)
 

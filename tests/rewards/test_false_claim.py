@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from palestra.rewards.false_claim import claims, false_claim
 from palestra.rl.errors import GraderError
-from palestra.rl.types import Message, Outcome, Stop, Trajectory, Turn, Verdict
+from palestra.rl.types import Outcome, Trajectory, Turn, Verdict
 
 
 @pytest.mark.parametrize(
@@ -49,35 +50,17 @@ def test_no_claims(text: str) -> None:
     assert claims(text) == []
 
 
-def worth(said: str, **passed: bool) -> float:
-    turn = Turn(
-        context_ids=(),
-        token_ids=(),
-        logprobs=(),
-        version=0,
-        message=Message(role="assistant", content=said),
-    )
-    verdict = Verdict(outcome=Outcome.GRADED, passed=passed)
-    return asyncio.run(false_claim(replace(EPISODE, turns=(turn,), verdict=verdict), None))
+def test_a_claim_is_false_where_a_check_failed(
+    make_trajectory: Callable[..., Trajectory], make_turn: Callable[..., Turn]
+) -> None:
+    def worth(said: str, **passed: bool) -> float:
+        verdict = Verdict(outcome=Outcome.GRADED, passed=passed)
+        episode = replace(make_trajectory(turns=(make_turn(said),)), verdict=verdict)
+        return asyncio.run(false_claim(episode, None))
 
-
-EPISODE = Trajectory(
-    id="0",
-    group_id="0",
-    task_id="0",
-    step=0,
-    prompt=(),
-    turns=(),
-    stop=Stop.SUBMITTED,
-    outcome=Outcome.GRADED,
-    temperature=1.0,
-)
-
-
-def test_a_claim_is_false_where_a_check_failed() -> None:
     assert worth("As requested.", a=True, b=False) == 1.0
     assert worth("As requested.", a=True, b=True) == 0.0
     assert worth("No.", a=False) == 0.0
     assert worth("I followed all the rules.</think>Well.", a=False) == 0.0
     with pytest.raises(GraderError):
-        asyncio.run(false_claim(EPISODE, None))
+        asyncio.run(false_claim(replace(make_trajectory(), verdict=None), None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 from palestra.rewards.answers.grade import AnswerGrader
@@ -15,7 +16,6 @@ from palestra.rl.types import (
     CallCheck,
     Outcome,
     Sandbox,
-    Stop,
     Task,
     Trajectory,
     Verdict,
@@ -59,24 +59,15 @@ def test_a_verdict_names_its_verifier_its_version_and_the_checks_it_is_about() -
     assert graded(task(call), lost) == lost
 
 
-def test_a_reward_names_the_function_of_each_part_and_its_package() -> None:
+def test_a_reward_names_the_function_of_each_part_and_its_package(
+    make_trajectory: Callable[..., Trajectory],
+) -> None:
     class Own:
         async def __call__(self, trajectory: Trajectory, box: Sandbox | None) -> float:
             return 0.5
 
     verdict = graded(task(AnswerCheck(id="one", verifier="numeric", expected="18")))
-    played = Trajectory(
-        id="e",
-        group_id="g",
-        task_id="t",
-        step=1,
-        prompt=(),
-        turns=(),
-        stop=Stop.SUBMITTED,
-        outcome=Outcome.GRADED,
-        temperature=1.0,
-        verdict=verdict,
-    )
+    played = replace(make_trajectory(), verdict=verdict)
     rewards = {"solved": Weighted(reward=solved), "own": Weighted(reward=Own())}
     reward = asyncio.run(score(played, None, Scheme(rewards))).reward
     assert reward is not None

@@ -125,10 +125,16 @@ def test_style_is_what_the_change_added(make_trajectory: MakeTrajectory) -> None
     assert styled(CLEAN, MESSY, rules="F") == 1 / 3
     assert styled(CLEAN, silenced, rules="F") == 1 / 3
     assert styled(CLEAN, MESSY) < 1 / 3
-    assert styled(CLEAN, "def f(:\n") < 1.0
+    assert styled(MESSY, "def f(:\n") == 0.0, "one error hides all findings that there were"
+    with pytest.raises(Abstain, match="could not be parsed before"):
+        styled("print 1\n", MESSY)
     for path, after in (("a.py", CLEAN), ("a.txt", "x")):
         with pytest.raises(Abstain, match="no Python file"):
             styled(CLEAN, after, path)
+    task = task_with({"a.py": "print 1\n", "b.py": CLEAN})
+    patch = diff_of(task, {"a.py": b"print 2\n", "b.py": MESSY.encode()})
+    played = replace(make_trajectory(), patch=patch)
+    assert value("style", played, task, rules="F") == 1 / 3, "of what could be parsed before"
     with pytest.raises(GraderError, match="ruff: "):
         styled(CLEAN, MESSY, rules="NONE1")
 
@@ -144,6 +150,8 @@ def test_answers_by_any_verifier_and_in_part(make_trajectory: MakeTrajectory) ->
     assert answered("exact", "Boston", "new york") == answered("exact", "", "x") == 0.0
     assert answered("numeric", "1,200", "1.2e3") == 1.0 and answered("exact", "2.0", "2") == 0.0
     assert answered("numeric", "\0", "1") == 0.0
+    assert answered("symbolic", "2(x+1)", "2x + 2") == 1.0
+    assert answered("symbolic", "2x + 1", "2x + 2") == 0.0
     rules = json.dumps([["words", {"most": 3}], ["lower", {}]])
     claims = "I have followed ALL the requirements of it"
     for text, share in (("one two", 1.0), ("One two", 0.5), ("One two is four", 0.0)):

@@ -7,9 +7,11 @@ import { number } from "./format.js";
 
 const BLOCK = 512;
 export const BUCKETS = 8;
+/** Smaller log-ratios of learner to engine are all alike. */
+const LEAST = 1e-5;
 
 /**
- * @typedef {{text: string, id: number, sampled: boolean, turn: number, version: number, logprob: number | null, start: number}} Token
+ * @typedef {{text: string, id: number, sampled: boolean, turn: number, version: number, logprob: number | null, logRatio: number | null, start: number}} Token
  * @typedef {{element: HTMLElement, text: Text, tokens: Token[], near: boolean}} Block
  */
 
@@ -17,7 +19,7 @@ export const BUCKETS = 8;
 export function flat(view) {
   return view.segments.flatMap((own) => own.pieces.map((/** @type {string} */ piece, /** @type {number} */ i) => ({
     text: visible(piece), id: own.ids[i], sampled: own.sampled, turn: own.turn, version: own.version,
-    logprob: own.sampled ? own.logprobs[i] ?? null : null, start: 0,
+    logprob: own.sampled ? own.logprobs[i] ?? null : null, logRatio: own.log_ratios[i] ?? null, start: 0,
   })));
 }
 
@@ -26,6 +28,10 @@ export const SCALES = {
   "log-probability": {
     ends: ["certain", "p below 1 %"],
     bucket: (/** @type {Token} */ token) => token.logprob === null ? null : Math.min(BUCKETS - 1, Math.floor((-token.logprob / 4.6) * BUCKETS)),
+  },
+  ratio: {
+    ends: ["learner and engine alike", "one gives it twice as much"],
+    bucket: (/** @type {Token} */ token) => token.logRatio === null ? null : Math.max(0, Math.min(BUCKETS - 1, Math.floor((Math.log(Math.abs(token.logRatio) / LEAST) / Math.log(Math.LN2 / LEAST)) * BUCKETS))),
   },
   mask: {
     ends: ["given, not learned", "sampled, learned"],
@@ -160,6 +166,6 @@ export function inspector(place, token, index, advantage) {
   fill(place,
     h("b", null, JSON.stringify(token.text)), ` token ${index}, id ${token.id}, turn ${token.turn}, `,
     token.sampled
-      ? `sampled with weights ${token.version}, log-probability ${number(token.logprob)} (p = ${number(p)}), advantage ${number(advantage)}`
+      ? `sampled with weights ${token.version}, log-probability ${number(token.logprob)} (p = ${number(p)}), advantage ${number(advantage)}${token.logRatio === null ? "" : `, learner / engine ${number(Math.exp(token.logRatio))} (log ${token.logRatio.toExponential(1)})`}`
       : "given to the policy: masked, not learned");
 }

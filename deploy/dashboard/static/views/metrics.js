@@ -8,14 +8,22 @@ import { lanes } from "../lib/lanes.js";
 import { link, refine } from "../lib/route.js";
 import { message, runHead, stateBadge } from "./frame.js";
 
-/** What is shown first, by what it is about. */
+/** What is shown first, by what it is about. @type {[string, string[]][]} */
 const SECTIONS = [
   ["Learning", ["reward/mean", "pass_rate", "reward/zero_std_frac", "response_length/mean", "response_length/clip_ratio", "num_turns/mean", "tools/failure_rate"]],
   ["Policy", ["actor/entropy", "actor/ppo_kl", "actor/grad_norm", "actor/pg_clipfrac", "actor/pg_loss", "actor/lr", "actor/kl_loss", "rollout/temperature"]],
   ["Engine and learner", ["mismatch/logprob_abs_diff", "mismatch/kl", "mismatch/probe_mean"]],
+  ["Judge", ["judge/first_frac", "judge/contradiction_frac", "judge/length_corr", "judge/calls", "judge/abstained", "judge/over_budget", "critic/accuracy"]],
+  ["Cost of a point of reward", ["cost/tokens_per_reward", "cost/seconds_per_reward", "judge/input_tokens", "judge/output_tokens"]],
   ["Toggle", ["toggle/phase", "toggle/budget/mean", "toggle/over_budget_frac", "shaping/toggle/mean"]],
   ["Machine", ["perf/throughput", "timing_s/step", "infra/failure_frac", "task/failure_frac", "sandbox/leased", "sandbox/wait_s", "memory/engine_device_bytes", "memory/engine_rss_bytes", "memory/learner_rss_bytes"]],
 ];
+
+/** What a section's numbers mean, where their names do not say it. @type {Record<string, string>} */
+const NOTES = {
+  Judge: "Every pair is shown in both orders: a fair judge chooses the first as often as the second (0.5), contradicts itself never (0), and does not go by length (0).",
+  "Cost of a point of reward": "Tokens that the policy generated and judges read and wrote, and seconds of the whole step, by the sum of the step's rewards before shaping. Steps without reward have none.",
+};
 
 /** @param {HTMLElement} place @param {import("../main.js").Context} context */
 export async function show(place, context) {
@@ -89,7 +97,7 @@ async function draw(place, runs, known, settings, context, single) {
       made.push(figure);
       return figure.element;
     });
-    place.append(h("h2", { class: "section" }, title), h("div", { class: "grid" }, own));
+    place.append(h("h2", { class: "section" }, title), NOTES[title] ? h("p", { class: "quiet" }, NOTES[title]) : "", h("div", { class: "grid" }, own));
     if (title === "Learning" && timeline) place.append(lanes(timeline.steps, settings.axis === "step" ? settings.zoom : null));
   }
   made.forEach((own) => own.draw());

@@ -3,7 +3,7 @@
 
 import { get, of } from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
-import { refine } from "../lib/route.js";
+import { link, refine } from "../lib/route.js";
 import { BUCKETS, SCALES, flat, inspector, tokenView } from "../lib/tokens.js";
 
 /** @param {HTMLElement} place @param {string} run @param {string} id @param {import("../main.js").Context} context */
@@ -21,14 +21,17 @@ export async function showTokens(place, run, id, context) {
       : Array.from({ length: BUCKETS }, (_, i) => h("i", { class: `heat ${kind}-${i}` })), scale.ends[1]);
     shown.show(name);
   };
-  const chosen = context.query.colour && context.query.colour in SCALES ? context.query.colour : "log-probability";
+  const absent = (/** @type {string} */ name) => name === "ratio" && !view.compared.includes(id);
+  const wanted = context.query.colour ?? "";
+  const chosen = wanted in SCALES && !absent(wanted) ? wanted : "log-probability";
   const select = h("select", { on: { change: () => { refine({ colour: select.value }); colour(select.value); } } },
-    Object.keys(SCALES).map((name) => h("option", { selected: name === chosen }, name)),
-    h("option", { disabled: true }, "ratio (not recorded)"));
+    Object.keys(SCALES).map((name) => h("option", { value: name, selected: name === chosen, disabled: absent(name) }, absent(name) ? "ratio (not kept)" : name)));
+  const compared = absent("ratio") && view.compared.length ? h("span", { class: "quiet" }, "ratio kept for ",
+    view.compared.slice(0, 8).map((/** @type {string} */ other) => [h("a", { href: link(["run", run, "trajectory"], { id: other, view: "tokens", colour: "ratio" }) }, other), " "])) : null;
   fill(place,
     h("div", { class: "controls sticky" }, h("label", null, "Colour ", select), legend,
       h("button", { type: "button", on: { click: () => shown.surprise(-1) } }, "← surprise"), h("button", { type: "button", on: { click: () => shown.surprise(1) } }, "surprise →"),
-      view.decoded ? null : h("span", { class: "quiet" }, "the run has no tokenizer: ids are shown"), about),
+      view.decoded ? null : h("span", { class: "quiet" }, "the run has no tokenizer: ids are shown"), compared, about),
     shown.element);
   colour(chosen);
   context.leave(shown.close);
