@@ -24,36 +24,44 @@ from palestra.rewards.judging.pairwise import PairwiseCritic
 from palestra.rewards.judging.rubrics import read_rubrics
 from palestra.rl.types import Message, Outcome, Stop, Trajectory, Turn
 
-GROUPS = 200
 ACCURACY = 0.75
 TARGET = 0.9
-SIZES = ((8, 1), (8, 6), (16, 1))
-"""Responses in a group, and how often each pair is compared in both orders."""
-PLANTED = (8, 6)
+ROUGH = (
+    (8, PairwiseConfig(), 200),
+    (16, PairwiseConfig(), 200),
+)
+"""Responses in a group, who meets whom how often, and how many groups."""
+RELIABLE = (
+    (8, PairwiseConfig(repeats=6), 200),
+    (16, PairwiseConfig(repeats=6, all_pairs_up_to=16), 50),
+)
+"""The same, with as many replies as the target takes."""
 
 
 def figures() -> dict[str, dict[str, object]]:
     """Kendall's tau by size of the group and replies of the judge."""
     found: dict[str, dict[str, object]] = {}
-    for size, repeats in SIZES:
-        found |= asyncio.run(ranked(size, repeats))
+    for planned in (*ROUGH, *RELIABLE):
+        found |= asyncio.run(ranked(*planned, has_target=planned in RELIABLE))
     return found
 
 
-async def ranked(size: int, repeats: int) -> dict[str, dict[str, object]]:
+async def ranked(
+    size: int, pairwise: PairwiseConfig, groups: int, *, has_target: bool
+) -> dict[str, dict[str, object]]:
     """Kendall's tau over many groups, and the replies that one group took."""
     taus, replies = [], 0
-    for number in range(GROUPS):
+    for number in range(groups):
         judge = RuleJudge(noisy)
         arbiter = Arbiter(judge, JudgeConfig(), MemoryStore(), seed=number)
-        critic = PairwiseCritic(arbiter, read_rubrics(["core"]), PairwiseConfig(repeats=repeats))
+        critic = PairwiseCritic(arbiter, read_rubrics(["core"]), pairwise)
         rewards = await critic(group(size, number))
         taus.append(kendall_tau([reward.total for reward in rewards]))
         replies = len(judge.seeds)
     name = f"{size} responses, {replies} replies"
     mean = statistics.fmean(taus)
-    how = f"mean over {GROUPS} groups"
-    target = {"target": f">= {TARGET}", "met": mean >= TARGET} if (size, repeats) == PLANTED else {}
+    how = f"mean over {groups} groups"
+    target = {"target": f">= {TARGET}", "met": mean >= TARGET} if has_target else {}
     return {
         f"{name}: Kendall tau": {"value": mean, "unit": "", "target": "", "how": how, **target},
         f"{name}: worst of 20 groups": {
