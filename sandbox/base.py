@@ -63,6 +63,14 @@ class TransportError(SandboxError):
     """The way to the box failed. Whether a command ran is unknown: it is never sent again."""
 
 
+class NotRemoved(SandboxError):
+    """Some boxes could not be removed; ``removed`` are the names of those that were."""
+
+    def __init__(self, text: str, removed: Sequence[str]) -> None:
+        super().__init__(text)
+        self.removed = removed
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoxSpec:
     """How a box is to be. The environment is exactly ``env`` and what a shell needs.
@@ -187,23 +195,24 @@ async def reap(
     keeper: Keeper, labels: Mapping[str, str], *, older_s: float = math.inf
 ) -> list[str]:
     """Remove the boxes with ``labels`` whose driver is dead, whose time to live is over or that are
-    older than ``older_s`` seconds (0: all of them); returns their names. Raises ``SandboxError``
-    when some could not be removed, after it has tried all."""
+    older than ``older_s`` seconds (0: all of them); returns their names. Raises ``NotRemoved``
+    after it has tried all, and ``SandboxError`` where they cannot be listed."""
     found = [
         box.name
         for box in await keeper.list(labels)
         if not box.owner_alive or box.expired or box.age_s >= older_s
     ]
+    removed: list[str] = []
     problems: list[str] = []
     for name in found:
         try:
             await keeper.remove(name)
+            removed.append(name)
         except SandboxError as error:
             problems.append(str(error))
     if problems:
-        left, removed = len(problems), len(found) - len(problems)
-        raise SandboxError(f"{left} boxes were not removed, {removed} were: {problems[0]}")
-    return found
+        raise NotRemoved(f"{len(problems)} of {len(found)} not removed: {problems[0]}", removed)
+    return removed
 
 
 def box_name(spec: BoxSpec) -> str:

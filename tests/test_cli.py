@@ -12,6 +12,7 @@ import pytest
 
 from palestra.deploy.cli import COMMANDS, LATER, build_parser, main
 from palestra.deploy.commands import tasks as tasks_command
+from palestra.rl.errors import SandboxError
 from palestra.sandbox.base import GUARANTEES
 from palestra.sandbox.owner import Owner
 from palestra.sandbox.redteam.attack import Attack
@@ -295,6 +296,26 @@ def test_sandbox_reap(
     assert main([*local, "--label", "run=alive", "--older", "0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["removed"] == {"local": ["palestra-alive"]}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sandbox_reap_says_what_it_could_not_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stuck(name: str) -> None:
+        if name == "palestra-stuck":
+            raise SandboxError(f"processes of {name} do not die")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for variable in ("DOCKER_HOST", "KUBECONFIG"):
+        monkeypatch.setenv(variable, f"unix://{tmp_path}/absent")
+    dead = replace(Record.fresh({}, ttl=60), owner=replace(Owner.me(), started=1))
+    for name in ("palestra-stuck", "palestra-other"):
+        create(tmp_path, name, dead)
+    monkeypatch.setattr("palestra.sandbox.keeper.remove_groups", stuck)
+    assert main(["sandbox", "reap"]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "removed palestra-other (local)" and said[-1] == "1 box removed"
+    assert "local: 1 of 2 not removed: processes of palestra-stuck do not die" in said
 
 
 def test_an_interrupt_is_one_line(

@@ -12,7 +12,7 @@ from palestra.deploy.table import aligned
 from palestra.deploy.text import one_line
 from palestra.rl.errors import SandboxError, UserError
 from palestra.sandbox.auto import BACKENDS, GRADING, LOCAL, Probed, keeper, make, probe
-from palestra.sandbox.base import GUARANTEES
+from palestra.sandbox.base import GUARANTEES, NotRemoved
 from palestra.sandbox.base import reap as reap_boxes
 from palestra.sandbox.timing import timing
 
@@ -47,20 +47,24 @@ def bench(args: Namespace) -> int:
 
 
 def reap(args: Namespace) -> int:
-    """Remove boxes whose driver is dead or whose time is over; 1 when a backend did not work."""
+    """Remove boxes whose driver is dead or whose time is over; 1 when one could not be removed, or
+    no backend that was asked for works."""
     labels = dict(_label(text) for text in args.label)
     removed: dict[str, Sequence[str]] = {}
     problems: dict[str, str] = {}
+    left = False
     for name in dict.fromkeys("local" if name in LOCAL else name for name in _named(args)):
         try:
             removed[name] = asyncio.run(reap_boxes(keeper(name), labels, older_s=args.older))
+        except NotRemoved as error:
+            removed[name], problems[name], left = error.removed, str(error), True
         except SandboxError as error:
             problems[name] = str(error)
     if args.json:
         print(json.dumps({"removed": removed, "problems": problems}))
     else:
         print("\n".join(_reaped(removed, problems)))
-    return 1 if problems and (args.backend or not removed) else 0
+    return 1 if left or (problems and (args.backend or not removed)) else 0
 
 
 def _named(args: Namespace) -> Sequence[str]:
@@ -129,6 +133,6 @@ def _reaped(removed: Mapping[str, Sequence[str]], problems: Mapping[str, str]) -
     for backend, names in removed.items():
         yield from (f"removed {one_line(name)} ({backend})" for name in names)
     for backend, problem in problems.items():
-        yield f"{backend} was left out: {one_line(problem)}"
+        yield f"{backend}: {one_line(problem)}"
     count = sum(map(len, removed.values()))
     yield f"{count} boxes removed" if count != 1 else "1 box removed"

@@ -119,7 +119,7 @@ def test_a_box_that_cannot_be_removed_keeps_no_other_from_it(
         workspace.create(tmp_path, name, made)
     first = next(name for name, _ in workspace.records(tmp_path))
     monkeypatch.setattr(keeper, "remove_groups", partial(_stuck, first))
-    with pytest.raises(SandboxError, match=r"1 boxes were not removed, 2 were: .* do not die"):
+    with pytest.raises(SandboxError, match=r"1 of 3 not removed: .* do not die"):
         asyncio.run(reap(LocalKeeper(tmp_path), {}))
     assert keeper.reap(tmp_path) == []
     assert [path.name for path in tmp_path.iterdir()] == [first]
