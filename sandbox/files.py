@@ -19,13 +19,16 @@ from palestra.rl.errors import PathRefused, SandboxError
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_WRITE = 64 << 20
 _MAX_DEPTH = 100
+_MAX_PATH = 4096
+_SHOWN = 200
 _OURS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def read_below(root: Path, path: str, max_bytes: int) -> bytes:
     """Bytes of the regular file ``path`` below ``root``.
 
-    Raises ``PathRefused`` for links, devices, pipes, files above ``max_bytes`` and absent files.
+    Raises ``PathRefused`` for links, devices, pipes, files above ``max_bytes``, absent files and
+    paths above 4096 bytes.
     """
     parts = _parts(path)
     with _refusing(path), _folder(root, parts[:-1], make=False) as parent:
@@ -40,7 +43,8 @@ def read_tree(
 
     Links, devices and pipes are left out, and whatever has a name in ``skip``. Raises
     ``PathRefused`` above ``max_files`` other entries, links and the like included, above
-    ``max_bytes`` in all, and for folders nested more than 100 deep.
+    ``max_bytes`` in all, paths included, for paths above 4096 bytes and for folders nested more
+    than 100 deep.
     """
     found: dict[str, tuple[bytes, bool]] = {}
     pending: list[list[str]] = [[] if path == "." else _parts(path)]
@@ -49,7 +53,7 @@ def read_tree(
         parts = pending.pop()
         here = "/".join(parts)
         if len(parts) > _MAX_DEPTH:
-            raise PathRefused(f"{path}: folders more than {_MAX_DEPTH} deep")
+            raise PathRefused(f"{_shown(path)}: folders more than {_MAX_DEPTH} deep")
         with (
             _refusing(here or "."),
             _folder(root, parts, make=False) as folder,
@@ -60,11 +64,12 @@ def read_tree(
                     continue
                 entries += 1
                 if entries > max_files:
-                    raise PathRefused(f"{path}: more than {max_files} entries")
+                    raise PathRefused(f"{_shown(path)}: more than {max_files} entries")
                 if entry.is_dir(follow_symlinks=False):
                     pending.append([*parts, entry.name])
                 elif entry.is_file(follow_symlinks=False):
                     name = "/".join([*parts, entry.name])
+                    max_bytes -= _size(name)
                     found[name] = _read(folder, entry.name, path, max_bytes)
                     max_bytes -= len(found[name][0])
     return found
@@ -77,7 +82,7 @@ def write_below(root: Path, path: str, data: bytes, *, executable: bool = False)
     """
     parts = _parts(path)
     if len(data) > _MAX_WRITE:
-        raise PathRefused(f"{path}: larger than {_MAX_WRITE} bytes")
+        raise PathRefused(f"{_shown(path)}: larger than {_MAX_WRITE} bytes")
     fresh = f".palestra-{secrets.token_hex(6)}"
     with _refusing(path), _folder(root, parts[:-1], make=True) as parent:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -96,12 +101,24 @@ def write_below(root: Path, path: str, data: bytes, *, executable: bool = False)
 def _parts(path: str) -> list[str]:
     parts = path.split("/")
     if "\0" in path or any(part in ("", ".", "..") for part in parts):
-        raise PathRefused(f"{path!r}: not a plain relative path")
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError:
-        raise PathRefused(f"{path!r}: not a name of a file") from None
+        raise PathRefused(f"{_shown(path)!r}: not a plain relative path")
+    _size(path)
     return parts
+
+
+def _size(path: str) -> int:
+    """Bytes of a path, which others pass on and show."""
+    try:
+        size = len(os.fsencode(path))
+    except UnicodeEncodeError:
+        raise PathRefused(f"{_shown(path)!r}: not a name of a file") from None
+    if size > _MAX_PATH:
+        raise PathRefused(f"{_shown(path)}: a path of more than {_MAX_PATH} bytes")
+    return size
+
+
+def _shown(path: str) -> str:
+    return path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
 
 
 @contextmanager
@@ -111,7 +128,7 @@ def _refusing(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         kind = SandboxError if error.errno in _OURS else PathRefused
-        raise kind(f"{path}: {error.strerror}") from error
+        raise kind(f"{_shown(path)}: {error.strerror}") from error
 
 
 def _read(parent: int, name: str, path: str, max_bytes: int) -> tuple[bytes, bool]:
@@ -120,11 +137,11 @@ def _read(parent: int, name: str, path: str, max_bytes: int) -> tuple[bytes, boo
     with os.fdopen(os.open(name, flags, dir_fd=parent), "rb") as file:
         info = os.fstat(file.fileno())
         if not stat.S_ISREG(info.st_mode):
-            raise PathRefused(f"{path}: not a regular file")
+            raise PathRefused(f"{_shown(path)}: not a regular file")
         # The size first: a sparse file costs its writer nothing and us its whole length.
         data = file.read(max_bytes + 1) if info.st_size <= max_bytes else b""
     if len(data) > max_bytes or info.st_size > max_bytes:
-        raise PathRefused(f"{path}: larger than {max_bytes} bytes")
+        raise PathRefused(f"{_shown(path)}: larger than {max(max_bytes, 0)} bytes")
     return data, bool(info.st_mode & stat.S_IXUSR)
 
 

@@ -93,5 +93,7 @@ def transferred(
     except (PathRefused, SandboxError) as error:
         # A full disk is of the agent's making too: this one is its own.
         return {"refused": str(error)}, []
-    named = [(path, len(data), bit) for path, (data, bit) in found.items()]
-    return {"files": named}, [data for data, _ in found.values()]
+    # Names are bytes of the body: as JSON they could be six times as long.
+    names = [os.fsencode(path) for path in found]
+    sizes = [[len(os.fsencode(path)), len(data), bit] for path, (data, bit) in found.items()]
+    return {"files": sizes}, [*names, *(data for data, _ in found.values())]

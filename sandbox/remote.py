@@ -36,7 +36,9 @@ _GRACE_S = 60.0
 _TRANSFER_S = 120.0
 _ALIVE_S = 5.0
 _MAX_WRITE = 64 << 20
-_NAMES = 4096
+_PATH = 4096
+# Of what the head of an answer says of a file: two sizes and a bit.
+_FACTS = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +150,7 @@ class RemoteBox:
     async def read(self, path: str, *, max_bytes: int = 1 << 20) -> bytes:
         """Read a regular file below the work folder; raises ``PathRefused``."""
         found = await self._files(
-            {"do": "read", "path": path, "max_bytes": max_bytes}, room=max_bytes
+            {"do": "read", "path": path, "max_bytes": max_bytes}, room=_PATH + max_bytes
         )
         return found[path].data
 
@@ -174,7 +176,7 @@ class RemoteBox:
     ) -> dict[str, File]:
         """The regular files below ``path``; see ``Sandbox.tree``. Raises ``PathRefused``."""
         head = {"do": "get", "path": path, "max_files": max_files, "max_bytes": max_bytes}
-        return await self._files({**head, "skip": [*skip]}, room=max_bytes + _NAMES * max_files)
+        return await self._files({**head, "skip": [*skip]}, room=max_bytes + _FACTS * max_files)
 
     async def get(
         self, path: str = ".", *, max_files: int = 10_000, max_bytes: int = 64 << 20
@@ -223,11 +225,7 @@ class RemoteBox:
             raise TransportError(f"{self.name}: bytes were changed on their way")
         if "refused" in answer.head:
             raise PathRefused(answer.head["refused"])
-        found, at = {}, 0
-        for path, size, executable in answer.head["files"]:
-            found[path] = File(data=bytes(answer.body[at : at + size]), executable=executable)
-            at += size
-        return found
+        return _found(answer)
 
     async def _call(
         self, head: Mapping[str, object], body: bytes, *, room: int, within: float
@@ -279,6 +277,21 @@ def _result(answer: Answer) -> ExecResult:
         elided=head["elided"],
         wall_s=head["wall_s"],
     )
+
+
+def _found(answer: Answer) -> dict[str, File]:
+    """The files of an answer, whose body is their paths and then their bytes."""
+    sizes, body = answer.head["files"], answer.body
+    paths: list[str] = []
+    at = 0
+    for length, _, _ in sizes:
+        paths.append(bytes(body[at : at + length]).decode(errors="surrogateescape"))
+        at += length
+    found: dict[str, File] = {}
+    for path, (_, size, executable) in zip(paths, sizes, strict=True):
+        found[path] = File(data=bytes(body[at : at + size]), executable=executable)
+        at += size
+    return found
 
 
 def _unfinished(unfinished: Unfinished) -> ExecResult:
