@@ -118,7 +118,9 @@ def _size(path: str) -> int:
 
 
 def _shown(path: str) -> str:
-    return path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
+    """The beginning of a path, as text that can be written anywhere."""
+    text = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
+    return text.encode(errors="replace").decode()
 
 
 @contextmanager
