@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from palestra.deploy.judge import judge_metrics
 from palestra.rewards.assemble import assemble, check_functions, close
 from palestra.rewards.config import JudgeConfig, RewardsConfig
 from palestra.rewards.judging.arbiter import Arbiter
@@ -67,9 +68,11 @@ def test_a_reward_elsewhere_asks_through_the_arbiter_of_the_run(
     async def totals() -> list[float | str]:
         scheme = assemble(config, {}, {"arbiter": arbiter, "task_of": None})
         try:
-            return await _totals(scheme, episodes)
+            found = await _totals(scheme, episodes)
         finally:
             await close(scheme)
+        assert judge_metrics(scheme)(7) == arbiter.metrics(7)
+        return found
 
     good, bad, slow, again, broken, late, known = asyncio.run(totals())
     assert (good, bad, again, known) == (1.0, 0.0, 1.0, 0.0)
