@@ -42,7 +42,8 @@ def alone(fd: int) -> int:
     """Make ``fd`` the only descriptor above 2, as number 3: a driver with many open files hands
     down larger numbers than ``keep_only`` looks at."""
     os.dup2(fd, 3)
-    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+    # A limit that was lowered since may be below it.
+    os.closerange(4, max(os.sysconf("SC_OPEN_MAX"), fd + 1))
     return 3
 
 

@@ -39,13 +39,19 @@ def silence(lease: dict) -> float:  # type: ignore[type-arg]
 
 
 def main(namespace: str) -> None:
-    """Remove the stale ones and say which."""
+    """Remove the stale ones and say which; the exit code is 1 when one could not be removed."""
     path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+    problems = 0
     for lease in call("GET", f"{path}?labelSelector=palestra/driver")["items"]:
         if silence(lease) > GRACE_S:
             name = lease["metadata"]["name"]
-            call("DELETE", f"{path}/{name}")
-            sys.stdout.write(f"{name}\n")
+            try:
+                call("DELETE", f"{path}/{name}")
+                sys.stdout.write(f"{name}\n")
+            except OSError as error:
+                problems += 1
+                sys.stderr.write(f"{name}: {error}\n")
+    sys.exit(1 if problems else 0)
 
 
 if __name__ == "__main__":

@@ -287,6 +287,25 @@ def test_the_end_of_a_box_is_not_that_of_its_agent() -> None:
     assert status.fate(answer(containerStatuses=[agent, running], phase="Running"), "u") is None
 
 
+def test_a_lease_that_cannot_be_removed_keeps_no_other_from_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stale = datetime.now(UTC) - timedelta(hours=1)
+    items = [leases.lease(name, stale) for name in ("a", "b", "c")]
+
+    def call(method: str, path: str) -> dict[str, object]:
+        if method == "DELETE" and path.endswith("driver-b"):
+            raise OSError("403")
+        return {"items": items}
+
+    monkeypatch.setattr(reaper, "call", call)
+    with pytest.raises(SystemExit) as ended:
+        reaper.main("boxes")
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out.split()) == (1, ["palestra-driver-a", "palestra-driver-c"])
+    assert said.err == "palestra-driver-b: 403\n"
+
+
 def test_a_running_box_has_no_fate() -> None:
     assert status.fate(answer({"running": {}}, phase="Running"), "u") is None
 
