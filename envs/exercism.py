@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from palestra.envs.complete import Complete
-from palestra.envs.folders import exercise_files
+from palestra.envs.folders import exercise_files, text_within
 from palestra.envs.programs import visible_part
 from palestra.envs.rows import BadRow
 from palestra.envs.unit_tests import unit_checks
@@ -38,13 +38,10 @@ def exercise_task(folder: Path) -> Task:
 
 
 def _instructions(folder: Path) -> str:
-    found = [folder / ".docs" / name for name in _TEXTS if (folder / ".docs" / name).is_file()]
+    found = [f".docs/{name}" for name in _TEXTS if (folder / ".docs" / name).is_file()]
     if not found:
         raise BadRow(".docs: no instructions")
-    try:
-        return "\n".join(path.read_text(encoding="utf-8") for path in found)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRow(f".docs: {error}") from error
+    return "\n".join(text_within(folder, name) for name in found)
 
 
 def _shown(stubs: dict[str, str]) -> str:

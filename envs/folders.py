@@ -32,7 +32,7 @@ def folder_programs(folder: Path) -> Iterator[Program | Skipped]:
             raise UserError(f"{folder}: {error}") from error
     for exercise in exercises:
         try:
-            yield _exercise(exercise)
+            yield _exercise(within(folder, exercise.relative_to(folder).as_posix()))
         except BadRow as error:
             yield Skipped(id=exercise.name, reason=str(error))
 
@@ -43,33 +43,41 @@ def exercise_files(folder: Path) -> tuple[dict[str, str], dict[str, str], dict[s
     Modules beside them that the settings do not name are helpers of the tests.
     """
     try:
-        listed = json.loads((folder / ".meta" / "config.json").read_text(encoding="utf-8"))["files"]
+        listed = json.loads(text_within(folder, ".meta/config.json"))["files"]
         solution, test, example = (
             list_field(listed, name) for name in ("solution", "test", "example")
         )
         editor = list_field(listed, "editor", optional=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadRow(f".meta/config.json: {type(error).__name__}: {error}") from error
     examples = [name for name in example if name.endswith(".py")]
     if len(examples) != len(solution):
         raise BadRow(".meta/config.json: files.example does not match files.solution")
-    stubs = {name: _within(folder, name) for name in solution}
-    reference = {s: _within(folder, e) for s, e in zip(solution, examples, strict=True)}
+    stubs = {name: text_within(folder, name) for name in solution}
+    reference = {s: text_within(folder, e) for s, e in zip(solution, examples, strict=True)}
     named = {*solution, *test, *editor}
     helpers = sorted(path.name for path in folder.glob("*.py") if path.name not in named)
-    return stubs, reference, {name: _within(folder, name) for name in [*test, *editor, *helpers]}
+    return stubs, reference, {n: text_within(folder, n) for n in [*test, *editor, *helpers]}
 
 
-def _within(folder: Path, name: str) -> str:
-    """The text of a file of a folder, wherever its name would lead."""
+def within(folder: Path, name: str) -> Path:
+    """A path in a folder; raises ``BadRow`` where it is none, or leads out of it, as links may."""
     try:
-        path = (folder / name).resolve()
-        inside = path.is_relative_to(folder.resolve()) and path.is_file()
+        inside = (folder / name).resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError) as error:
         raise BadRow(f"{name[:80]!r} is no path: {error}") from error
     if not inside:
-        raise BadRow(f"{name!r} is no file of the exercise")
-    return _text(path)
+        raise BadRow(f"{name[:80]!r} leads out of {folder.name}")
+    return folder / name
+
+
+def text_within(folder: Path, name: str) -> str:
+    """The text of a file in a folder; raises ``BadRow``."""
+    try:
+        text = within(folder, name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRow(f"{name[:80]}: {error}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _exercise(folder: Path) -> Program:
@@ -85,7 +93,8 @@ def _package(folder: Path) -> Program:
     )
     if not paths or len(paths) > MAX_FILES:
         raise UserError(f"{folder} has {len(paths)} Python files; repair: takes 1 to {MAX_FILES}")
-    texts = {path.relative_to(folder).as_posix(): _text(path) for path in paths}
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    texts = {name: text_within(folder, name) for name in names}
     tests = {path: text for path, text in texts.items() if _is_test(path)}
     if not tests:
         raise UserError(f"{folder} has no exercises and no test_*.py or *_test.py files")
@@ -106,11 +115,3 @@ def _program(name: str, files: Mapping[str, str], tests: Mapping[str, str]) -> P
 def _is_test(path: str) -> bool:
     name = path.rpartition("/")[2]
     return name.startswith("test_") or name.endswith("_test.py") or path.startswith("tests/")
-
-
-def _text(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRow(f"{path.name}: {error}") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")

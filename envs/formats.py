@@ -12,11 +12,11 @@ from typing import TypeAlias
 
 from palestra.envs.bigcodebench import bigcodebench_task
 from palestra.envs.exercism import exercise_task
+from palestra.envs.folders import text_within, within
 from palestra.envs.livecodebench import livecodebench_task
 from palestra.envs.math.rows import math_task
 from palestra.envs.quixbugs import quixbugs_names, quixbugs_task
 from palestra.envs.records import humaneval_task, mbpp_task
-from palestra.envs.rows import BadRow
 from palestra.envs.stdin_records import apps_task, contest_task
 from palestra.envs.task_json import task_from_json
 from palestra.envs.translated import is_translated, translated_task
@@ -51,6 +51,10 @@ def _exercises(folder: Path) -> list[str]:
     return sorted(path.parent.parent.name for path in folder.glob("*/.meta/config.json"))
 
 
+def _exercise(folder: Path, name: str) -> Task:
+    return exercise_task(within(folder, name))
+
+
 def _problems(folder: Path) -> list[str]:
     return sorted(path.parent.name for path in folder.glob("*/question.txt"))
 
@@ -62,11 +66,8 @@ _APPS_FILES |= {"input_output": "input_output.json", "solutions": "solutions.jso
 def _apps_folder(folder: Path, name: str) -> Task:
     row: dict[str, Json] = {"problem_id": name}
     for field, file in _APPS_FILES.items():
-        path = folder / name / file
-        try:
-            row |= {field: path.read_text(encoding="utf-8")} if path.is_file() else {}
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadRow(f"{file}: {error}") from error
+        if (folder / name / file).is_file():
+            row[field] = text_within(folder, f"{name}/{file}")
     return apps_task(row)
 
 
@@ -81,7 +82,9 @@ ROWS: Mapping[str, FromRow] = {
     "jsonl": task_from_json,
 }
 FOLDERS: Mapping[str, FolderFormat] = {
-    "exercism": FolderFormat(names=_exercises, make=lambda top, name: exercise_task(top / name)),
+    "exercism": FolderFormat(
+        names=_exercises, make=lambda top, name: exercise_task(within(top, name))
+    ),
     "quixbugs": FolderFormat(names=quixbugs_names, make=quixbugs_task),
     "apps": FolderFormat(names=_problems, make=_apps_folder),
 }

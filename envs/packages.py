@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from palestra.envs.folders import exercise_files
+from palestra.envs.folders import exercise_files, text_within, within
 from palestra.envs.repository import MAX_BYTES, MAX_FILES, snapshot, without_git
 from palestra.envs.rows import BadRow
 from palestra.envs.suite_tests import is_test_path
@@ -59,8 +59,8 @@ def packages(folder: Path) -> Iterator[Package | Skipped]:
         exercises = [folder]
     for exercise in exercises:
         try:
-            yield _exercise(exercise)
-        except (BadRow, OSError) as error:
+            yield _exercise(within(folder, exercise.relative_to(folder).as_posix()))
+        except BadRow as error:
             yield Skipped(id=exercise.name, reason=str(error))
     if not exercises:
         name = folder.resolve().name.removesuffix(".git")
@@ -76,7 +76,8 @@ def _exercise(folder: Path) -> Package:
     _, reference, tests = exercise_files(folder)
     texts = {**reference, **tests}
     for path in sorted(folder.glob(".docs/*.md")):
-        texts[path.relative_to(folder).as_posix()] = path.read_text(encoding="utf-8")
+        name = path.relative_to(folder).as_posix()
+        texts[name] = text_within(folder, name)
     return Package(
         name=folder.name, files={path: File(data=text.encode()) for path, text in texts.items()}
     )

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from palestra.envs.folders import text_within
 from palestra.envs.programs import visible_part
 from palestra.envs.repair import Repair, numbered
 from palestra.envs.rows import BadRow
@@ -37,30 +38,30 @@ def quixbugs_names(folder: Path) -> list[str]:
         path.stem
         for path in sorted((folder / "python_programs").glob("*.py"))
         if (folder / "correct_python_programs" / path.name).is_file()
-        and _tests(folder, path.stem).is_file()
+        and (folder / _tests(path.stem)).is_file()
     ]
 
 
 def quixbugs_task(folder: Path, name: str) -> Task:
     """The task to repair one program; raises ``BadRow``."""
     file = f"{name}.py"
-    broken = _text(folder / "python_programs" / file)
+    broken = text_within(folder, f"python_programs/{file}")
     left_out: list[str] = []
     checks = tuple(_checks(folder, name, left_out))
     if not checks:
         raise BadRow("no tests")
-    beside = folder / "python_testcases" / "node.py"
+    beside = "python_testcases/node.py"
     return Task(
         id=f"quixbugs/{name}",
         source=Repair.name,
         kind="repair",
         prompt=f"Fix {file}\n{numbered(broken)}",
         files={file: broken},
-        reference={file: _text(folder / "correct_python_programs" / file)},
+        reference={file: text_within(folder, f"correct_python_programs/{file}")},
         artifacts=(file,),
         visible=visible_part(checks),
         hidden=checks,
-        test_files={"node.py": _text(beside)} if beside.is_file() else {},
+        test_files={"node.py": text_within(folder, beside)} if (folder / beside).is_file() else {},
         labels={"left_out": "; ".join(left_out)} if left_out else {},
         check_s=CHECK_S if left_out else 0.0,
     )
@@ -69,7 +70,7 @@ def quixbugs_task(folder: Path, name: str) -> Task:
 def _checks(folder: Path, name: str, left_out: list[str]) -> Iterator[Check]:
     """A check per test; names of tests that the authors skip as too slow go to ``left_out``."""
     try:
-        module = parse(_text(_tests(folder, name)))
+        module = parse(text_within(folder, _tests(name)))
     except (SyntaxError, ValueError) as error:
         raise BadRow(f"test_{name}.py: does not parse") from error
     tests = [node for node in module.body if isinstance(node, ast.FunctionDef)]
@@ -136,7 +137,7 @@ def _too_slow(test: ast.FunctionDef) -> list[Json]:
 def _cases(folder: Path, name: str) -> list[tuple[Json, Json]]:
     """Input and output per line."""
     found: list[tuple[Json, Json]] = []
-    lines = _text(folder / "json_testcases" / f"{name}.json").splitlines()
+    lines = text_within(folder, f"json_testcases/{name}.json").splitlines()
     for number, line in enumerate(lines, 1):
         try:
             given, wanted = json.loads(line)
@@ -147,12 +148,5 @@ def _cases(folder: Path, name: str) -> list[tuple[Json, Json]]:
     return found
 
 
-def _tests(folder: Path, name: str) -> Path:
-    return folder / "python_testcases" / f"test_{name}.py"
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").replace("\r\n", "\n").replace("\r", "\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRow(f"{path.name}: {error}") from error
+def _tests(name: str) -> str:
+    return f"python_testcases/test_{name}.py"

@@ -25,6 +25,7 @@ from palestra.envs import rows as module
 from palestra.envs.concurrency import bounded
 from palestra.envs.folders import exercise_files
 from palestra.envs.formats import ROWS
+from palestra.envs.lazy_source import entries
 from palestra.envs.livecodebench import _unpickled, livecodebench_task
 from palestra.envs.needs import Needs
 from palestra.envs.quixbugs import quixbugs_task
@@ -345,6 +346,51 @@ def test_an_exercise_reads_nothing_outside_of_its_folder(tmp_path: Path) -> None
         (folder / ".meta" / "config.json").write_text(json.dumps({"files": files}))
         with pytest.raises(BadRow):
             exercise_files(folder)
+
+
+EXERCISE = {
+    ".meta/config.json": '{"files": {"solution": ["a.py"], "test": ["a_test.py"],'
+    ' "example": [".meta/b.py"]}}',
+    ".meta/b.py": "",
+    ".docs/instructions.md": "Do it.",
+    "a.py": "",
+    "a_test.py": "import unittest\nclass T(unittest.TestCase):\n    def test_a(self): pass\n",
+}
+SETS = {
+    "exercism": {f"p/{path}": text for path, text in EXERCISE.items()},
+    "quixbugs": {
+        "python_programs/p.py": "",
+        "correct_python_programs/p.py": "",
+        "python_testcases/test_p.py": "def test_p():\n    assert p(1)\n",
+        "python_testcases/node.py": "",
+    },
+    "apps": {
+        "p/question.txt": "Add.",
+        "p/input_output.json": json.dumps({"inputs": ["1"], "outputs": ["2"]}),
+        "p/solutions.json": "[]",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_no_link_leads_out_of_a_data_set(kind: str, tmp_path: Path) -> None:
+    """Whatever of a set lies outside of it is refused by name: each file, and each folder."""
+    inside = tmp_path / "set"
+    folders = {part for path in SETS[kind] for part in Path(path).parents if part.name}
+    for number, place in enumerate(["", *SETS[kind], *map(str, folders)]):
+        for path, text in SETS[kind].items():
+            (inside / path).parent.mkdir(parents=True, exist_ok=True)
+            (inside / path).write_text(text)
+        if place:
+            (inside / place).rename(tmp_path / f"{number}")
+            (inside / place).symlink_to(tmp_path / f"{number}")
+        [(name, _, made)] = entries(kind, inside).tries
+        if place:
+            with pytest.raises(BadRow, match="leads out of"):
+                made()
+        else:
+            assert name == "p" and made().hidden
+        shutil.rmtree(inside)
 
 
 JSON = st.recursive(
