@@ -24,12 +24,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from palestra.envs.django_tests import django_script
 from palestra.envs.parquet_rows import read_parquet
 from palestra.envs.r2e_rows import is_r2e, r2e_instance
 from palestra.envs.repository import without_git
 from palestra.envs.rows import BadRow, read_rows, record
 from palestra.envs.swe import SWE
-from palestra.envs.swebench_rows import Instance, instance, suite_id
+from palestra.envs.swebench_rows import Finder, Instance, instance
 from palestra.envs.swebench_start import (
     BESIDE,
     Beside,
@@ -84,7 +85,10 @@ async def _task(row: Instance, place: Workplace) -> Task:
     tests = dict(row.test_files)
     if row.test_patch:
         tests |= _texts(applied(code, row.test_patch, "test_patch"), "test_patch")
-    hidden = tuple(SuiteCheck(id=suite_id(name, tests)) for name in row.tests)
+    finder = Finder(tests, code)
+    ids = dict.fromkeys(each for name in row.tests for each in finder.ids(name))
+    django = django_script(code, {each.partition("::")[0] for each in ids})
+    hidden = tuple(SuiteCheck(id=each, django=django) for each in ids)
     known = place.beside.repositories.get(row.repo) or place.beside.images
     return Task(
         id=row.id,
@@ -106,7 +110,8 @@ def _named(
     checks: tuple[SuiteCheck, ...], code: Mapping[str, File], tests: Mapping[str, str]
 ) -> dict[str, str]:
     """The files of tests that are as the repository has them: the agent's do not count."""
-    paths = sorted({check.id.partition("::")[0] for check in checks} - tests.keys())
+    wanted = {check.id.partition("::")[0] for check in checks} | {check.django for check in checks}
+    paths = sorted(wanted - tests.keys() - {""})
     if missing := [path for path in paths if path not in code]:
         raise BadRow(f"field FAIL_TO_PASS or PASS_TO_PASS: there is no file {missing[0]}")
     return _texts({path: code[path] for path in paths}, "PASS_TO_PASS")

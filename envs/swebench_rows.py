@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from palestra.envs.django_tests import described
 from palestra.envs.rows import BadRow, text_field
 from palestra.rl.types import Json
 
@@ -57,28 +59,48 @@ def instance(row: Mapping[str, Json]) -> Instance:
     )
 
 
-def suite_id(test: str, changed: Mapping[str, str]) -> str:
-    """The id of a ``SuiteCheck`` for a test as rows name it; raises ``BadRow``.
+class Finder:
+    """Finds tests as rows name them.
 
     ``changed`` is the text of the files that the row's tests come in: among them is looked for
-    tests that are named without their file, as those of SymPy (``test_sqrt``) and of unittest
-    (``test_sqrt (maths.tests.RootTest)``).
+    tests that are named without their file, as those of SymPy (``test_sqrt``) and of unittest:
+    ``test_sqrt (maths.tests.RootTest)``, in ``others`` as well, the paths of the repository, or the
+    first line of a docstring, which stands for all tests that have it.
+
+    Example: ``Finder({"test_a.py": text}).ids("test_sqrt") == ["test_a.py::test_sqrt"]``
     """
-    path, separator, name = test.partition("::")
-    if separator and name and path.endswith(".py"):
-        return test
-    if found := _UNITTEST.fullmatch(test):
-        name, place = found.groups()
-        module, _, case = place.removesuffix(f".{name}").rpartition(".")
-        paths = [path for path in changed if _ends_with(path, module)]
-        name = f"{case}::{name}"
-    else:
-        define = re.compile(rf"^(async )?def {re.escape(test)}\(", re.MULTILINE)
-        paths = [path for path, text in changed.items() if define.search(text)]
-        name = test
-    if len(paths) != 1:
-        raise BadRow(f"field FAIL_TO_PASS or PASS_TO_PASS: {test[:80]!r} is no test of pytest")
-    return f"{paths[0]}::{name}"
+
+    def __init__(self, changed: Mapping[str, str], others: Collection[str] = ()) -> None:
+        self._changed = changed
+        self._others = others
+
+    def ids(self, test: str) -> Sequence[str]:
+        """The ids of ``SuiteCheck``s for a test; raises ``BadRow``."""
+        path, separator, name = test.partition("::")
+        if separator and name and path.endswith(".py"):
+            return [test]
+        if found := _UNITTEST.fullmatch(test):
+            name, place = found.groups()
+            module, _, case = place.removesuffix(f".{name}").rpartition(".")
+            paths = [path for path in self._changed if _ends_with(path, module)]
+            paths = paths or [path for path in self._others if _ends_with(path, module)]
+            name = f"{case}::{name}"
+        elif ids := self._described.get(test.strip()):
+            return ids
+        else:
+            define = re.compile(rf"^(async )?def {re.escape(test)}\(", re.MULTILINE)
+            paths = [path for path, text in self._changed.items() if define.search(text)]
+            name = test
+        if len(paths) != 1:
+            raise BadRow(f"field FAIL_TO_PASS or PASS_TO_PASS: {test[:80]!r} is no test of pytest")
+        return [f"{paths[0]}::{name}"]
+
+    @cached_property
+    def _described(self) -> Mapping[str, Sequence[str]]:
+        found: dict[str, list[str]] = {}
+        for said, name in described(self._changed):
+            found.setdefault(said, []).append(name)
+        return found
 
 
 def _ends_with(path: str, module: str) -> bool:

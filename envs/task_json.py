@@ -148,8 +148,10 @@ def _image(value: Json) -> Image:
 
 def _check(item: Mapping[str, Json]) -> Check:
     kind, identity = item.get("type"), text_field(item, "id")
-    if kind in ("unit", "suite"):
-        return UnitCheck(id=identity) if kind == "unit" else SuiteCheck(id=identity)
+    if kind == "unit":
+        return UnitCheck(id=identity)
+    if kind == "suite":
+        return SuiteCheck(id=identity, django=text_field({"django": "", **item}, "django"))
     if kind == "answer":
         return AnswerCheck(
             id=identity,

@@ -70,12 +70,15 @@ class SuiteCheck:
     """One test of a pytest or ``unittest`` suite that runs in the process of the code it tests.
 
     Weaker than the other kinds, whose tests a candidate cannot reach: for suites that go deep into
-    what they test. ``id`` is pytest's; the file is one of ``Task.test_files`` or of the tree.
+    what they test. ``id`` is pytest's; the file is one of ``Task.test_files`` or of the tree. For
+    tests of a Django project ``django`` is the path of its ``manage.py``, for Django's own that of
+    ``tests/runtests.py``: one of ``Task.test_files``, and the same for all suite checks of a task.
 
     Example: ``SuiteCheck(id="tests/test_leap.py::TestLeap::test_century[1900-False]")``
     """
 
     id: str
+    django: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

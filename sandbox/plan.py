@@ -45,6 +45,7 @@ SUITE_MODULES = (
     "sandbox.suite_builtin",
     "sandbox.suite_fixtures",
     "sandbox.suite_canary",
+    "sandbox.suite_django",
     "sandbox.suite",
 )
 _PROGRAM_MODULES = ("sandbox.outputs", "sandbox.programs")
@@ -162,7 +163,8 @@ def _secret(job: CheckJob, suite: list[tuple[int, str]]) -> bytes:
     ]
     if not (scripts or units or suite or programs or appended):
         return b""
-    tests = {"scripts": scripts, "units": units, "suite": suite}
+    django = [check.django for check in job.checks if isinstance(check, SuiteCheck)]
+    tests = {"scripts": scripts, "units": units, "suite": suite, "django": max(django, default="")}
     tests |= {"programs": programs, "appended": appended}
     return encode({**tests, "files": dict(job.test_files)})
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class Suite:
     """The tests ``wanted`` (index and id) of one candidate, whose ``files`` and the task's tests
     (``texts``) over them are laid out in ``folder``. An id without a name after ``::`` means the
-    canary.
+    canary. ``django`` is the script of these tests that runs Django's tests, if they are such.
     """
 
     def __init__(
@@ -45,8 +45,10 @@ class Suite:
         texts: Mapping[str, bytes],
         wanted: Sequence[tuple[int, str]],
         emit: Emit,
+        django: str = "",
     ) -> None:
         self._folder, self._wanted, self._emit = folder, wanted, emit
+        self._django = django
         self._paths = {f"{folder}/{path}" for path in [*files, *texts]}
         settings = {path: data for path, data in files.items() if path.endswith("conftest.py")}
         # From memory: what lies on the disk may be changed by the candidate.
@@ -58,10 +60,24 @@ class Suite:
         """Report every test, in the order in which they were asked for."""
         sys.modules["pytest"] = as_pytest({**TYPES, "FixtureRequest": Request})
         sys.meta_path.insert(0, _Finder(self._texts))
+        try:
+            self._make_ready()
+        except BaseException as error:  # noqa: BLE001 - settings may raise anything
+            for index, _ in self._wanted:
+                self._emit(index, False, describe(error))
+            return
         for path, group in itertools.groupby(self._wanted, lambda item: item[1].split("::")[0]):
             for index, name in group:
                 self._emit(index, *self._outcome(path, name.partition("::")[2]))
             self._fixtures.close_file()
+
+    def _make_ready(self) -> None:
+        if self._django:
+            from palestra.sandbox.suite_django import make_ready
+
+            text = self._texts[f"{self._folder}/{self._django}"].decode()
+            paths = [name.partition("::")[0] for _, name in self._wanted]
+            make_ready(self._folder, self._django, text, paths, self._load)
 
     def _outcome(self, path: str, name: str) -> tuple[bool, bytes]:
         try:

@@ -242,7 +242,7 @@ class Supervisor:
 
         files = {path: data for path, (data, _) in self._job["files"].items()}
         wanted = [each for each in secret["suite"] if each[0] in pending]
-        Suite(folder, files, tests, wanted, emit).run()
+        Suite(folder, files, tests, wanted, emit, secret["django"]).run()
 
     def _programs(self, pending: list[int], writer: int) -> None:
         from palestra.sandbox.programs import Programs

@@ -21,7 +21,7 @@ from palestra.envs.repository import patched_files
 from palestra.envs.rows import BadRow
 from palestra.envs.sources import load
 from palestra.envs.swe import SWE
-from palestra.envs.swebench_rows import instance, suite_id
+from palestra.envs.swebench_rows import Finder, instance
 from palestra.envs.taskset import TaskSet
 from palestra.rl.errors import UserError
 from palestra.rl.types import File, Sandbox, SandboxProvider, Task, ToolCall, Verdict
@@ -263,13 +263,13 @@ def test_tests_without_a_file_are_found_among_those_of_the_row() -> None:
         "sympy/core/tests/test_a.py": "def test_sqrt():\n    pass\n",
         "tests/maths/tests.py": "class RootTest:\n    def test_root(self): pass\n",
     }
-    assert suite_id("test_sqrt", texts) == "sympy/core/tests/test_a.py::test_sqrt"
+    assert Finder(texts).ids("test_sqrt") == ["sympy/core/tests/test_a.py::test_sqrt"]
     root = "tests/maths/tests.py::RootTest::test_root"
-    assert suite_id("test_root (maths.tests.RootTest)", texts) == root
-    assert suite_id("test_root (maths.tests.RootTest.test_root)", texts) == root
+    assert Finder(texts).ids("test_root (maths.tests.RootTest)") == [root]
+    assert Finder(texts).ids("test_root (maths.tests.RootTest.test_root)") == [root]
     for unknown in ("test_cbrt", "test_root (other.RootTest)", "Sums are added", "x.py::"):
         with pytest.raises(BadRow, match="no test of pytest"):
-            suite_id(unknown, texts)
+            Finder(texts).ids(unknown)
 
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.text(max_size=9) | st.just("[]")
