@@ -37,6 +37,9 @@ SEARCH_PATH = f"{PYTHON}/bin:/usr/local/bin:/usr/bin:/bin"
 _ROOM_S, _TURN_S = 5.0, 0.05
 _NO_ROOM = os.strerror(errno.EAGAIN).encode()
 
+# Of files that are written at once, while nothing else is done.
+_FEW, _SMALL = 20, 1 << 20
+
 # Limits that a process hands on to its children; 0 written to a cgroup file moves the writer.
 _PROLOGUE = (
     '{limits}; while [ "$1" != -- ]; do echo 0 > "$1" || exit 125; shift; done; shift; exec "$@"'
@@ -153,8 +156,10 @@ class LocalBox:
     ) -> None:
         """Write many files below the work folder; raises ``PathRefused``."""
         self._check_exists()
-        for path, data in files.items():
-            write_below(self.folder, path, data, executable=path in executable)
+        if len(files) <= _FEW and sum(map(len, files.values())) <= _SMALL:
+            self._write(files, executable)
+        else:  # not in the event loop, which every other box waits for; to its end, or it is torn
+            await completed(asyncio.to_thread(self._write, files, executable))
 
     async def tree(
         self,
@@ -195,6 +200,10 @@ class LocalBox:
         """Remove the box and everything in it; harmless when repeated."""
         self._frozen = True
         await completed(self._close())
+
+    def _write(self, files: Mapping[str, bytes], executable: Collection[str]) -> None:
+        for path, data in files.items():
+            write_below(self.folder, path, data, executable=path in executable)
 
     async def _close(self) -> None:
         # Another box may have the name of a closed one: it is not ours to remove.

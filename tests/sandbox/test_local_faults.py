@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from palestra.rl.errors import SandboxError
+from palestra.rl.errors import PathRefused, SandboxError
 from palestra.sandbox import keeper, local, workspace
 from palestra.sandbox.base import Box, reap
 from palestra.sandbox.keeper import LocalKeeper, destroy
@@ -108,6 +108,32 @@ def test_closing_ends_commands_although_somebody_removed_the_box(
 
     asyncio.run(run())
     _all_asleep_end()
+
+
+@pytest.mark.parametrize(("count", "size"), [(500, 1), (2, 8 << 20)])
+def test_other_boxes_do_not_wait_for_large_trees(
+    provider: LocalBackend, count: int, size: int
+) -> None:
+    async def run() -> None:
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        async with provider.open() as box:
+            task = asyncio.create_task(others())
+            files = {f"d/{number}": b"x" * size for number in range(count)}
+            await box.put(files)
+            assert turns > 0
+            task.cancel()
+            with pytest.raises(PathRefused):
+                await box.put({**files, "../x": b""})
+            assert await box.get() == files
+
+    asyncio.run(run())
 
 
 def test_a_box_that_cannot_be_removed_keeps_no_other_from_it(
