@@ -10,7 +10,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
 import ray
+from ray._private.grpc_utils import init_grpc_channel
+from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
 
 from palestra.deploy.actors import EngineActor, LearnerActor, Remote
 from palestra.deploy.config import RunConfig
@@ -22,6 +25,8 @@ from palestra.policies.process_group import Ranks
 from palestra.policies.together import Engines, Learners, every
 from palestra.rl.errors import InfraError, UserError
 
+ANSWER_S = 15.0
+"""How long a head that RAY_ADDRESS names may take to answer."""
 CLOSE_S = 60.0
 """How long an engine that may still be starting has to stop by itself."""
 
@@ -39,13 +44,12 @@ def connect() -> bool:
     """Join the cluster named by RAY_ADDRESS, or start one that ends with this process; says
     whether it has a GPU."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray's default of 15 would let every command in a box go before engine and learner.
-    os.environ.setdefault("RAY_worker_niceness", "0")
     if "RAY_ADDRESS" in os.environ:
+        address = os.environ["RAY_ADDRESS"]
         try:
+            _ensure_answers(address)
             ray.init(log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError) as error:
-            address = os.environ["RAY_ADDRESS"]
             raise UserError(f"RAY_ADDRESS {address}: no Ray cluster answers there") from error
     else:
         # Its ports are open to the network, and whoever may use them runs code as us.
@@ -60,6 +64,18 @@ def connect() -> bool:
         )
     gpus: float = ray.cluster_resources().get("GPU", 0)
     return gpus >= 1
+
+
+def _ensure_answers(address: str) -> None:
+    """Raise ConnectionError unless a gRPC server, which Ray's head is, answers at HOST:PORT: Ray
+    itself would try for minutes. Addresses that Ray looks up elsewhere pass."""
+    if address in ("auto", "local") or "://" in address:
+        return
+    with init_grpc_channel(address, GLOBAL_GRPC_OPTIONS) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=ANSWER_S)
+        except grpc.FutureTimeoutError as error:
+            raise ConnectionError(f"no answer within {ANSWER_S:g} s") from error
 
 
 def disconnect() -> None:

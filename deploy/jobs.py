@@ -6,21 +6,32 @@ request has ``ANSWER_S`` seconds, and then there is one line that says so.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import queue
 import threading
 import urllib.parse
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
+
+import aiohttp
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobSubmissionClient
 
 from palestra.rl.errors import UserError
 
 T = TypeVar("T")
 ANSWER_S = 15.0
 UPLOAD_S = 300.0
-ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 NOT_SENT = ["runs/", ".git/", ".venv/"]
 """What of a working directory stays where it is."""
+CHATTY = (
+    "ray._private.runtime_env.packaging",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+)
+"""Ray's loggers that would tell each upload and connection on stderr."""
 
 
 class Jobs:
@@ -35,13 +46,9 @@ class Jobs:
             raise UserError(f"--address {address}: write http://HOST:8265")
         self.address = address
         os.environ["RAY_API_SERVER_ADDRESS"] = address  # it would be used instead of ours
-
-        def connect() -> Any:
-            from ray.job_submission import JobSubmissionClient
-
-            return JobSubmissionClient(address)
-
-        self._client: Any = self._answer(connect)
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self._client: Any = self._answer(lambda: JobSubmissionClient(address))
 
     def submit(self, command: str, folder: str) -> str:
         """Run ``command`` in a copy of ``folder``; the id of the job."""
@@ -52,7 +59,7 @@ class Jobs:
         )
 
     def status(self, job: str) -> tuple[str, str]:
-        """``PENDING``, ``RUNNING`` or one of ``ENDED``, and what Ray says about it."""
+        """``PENDING``, ``RUNNING``, ``SUCCEEDED``, ``FAILED`` or ``STOPPED``, and what Ray says."""
         info = self._answer(lambda: self._client.get_job_info(job), job=job)
         return str(info.status.value), str(info.message or "")
 
@@ -60,11 +67,25 @@ class Jobs:
         """What the job has printed so far."""
         return self._answer(lambda: str(self._client.get_job_logs(job)), job=job)
 
-    def follow(self, job: str) -> AsyncIterator[str]:
-        """What it prints, until it has ended."""
+    async def follow(self, job: str) -> AsyncGenerator[str, None]:
+        """What it prints, until it has ended; ``UserError`` when the head has died or is silent."""
         self.status(job)
-        lines: AsyncIterator[str] = self._client.tail_job_logs(job)
-        return lines
+        tail = self._client.tail_job_logs(job)
+        while (lines := await self._next(tail, job)) is not None:
+            yield lines
+
+    async def _next(self, tail: AsyncGenerator[str, None], job: str) -> str | None:
+        """The next lines, None at the end; who prints nothing is asked whether it is there."""
+        lines = asyncio.ensure_future(anext(tail, None))
+        while not (await asyncio.wait({lines}, timeout=ANSWER_S))[0]:
+            self.status(job)
+        try:
+            return lines.result()
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            raise UserError(
+                f"--address {self.address}: the connection broke; if job {job} has ended with its"
+                " head, submit the same again, and the run goes on"
+            ) from error
 
     def stop(self, job: str) -> bool:
         """Ask it to stop, which a run does cleanly; False when it has ended already."""
@@ -78,10 +99,18 @@ class Jobs:
             raise UserError(
                 f"--address {self.address}: no answer within {seconds:g} s; is it Ray's dashboard?"
             ) from error
+        except AuthenticationError as error:
+            raise UserError(
+                f"--address {self.address}: the cluster does not know our token; set RAY_AUTH_MODE="
+                "token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's"
+            ) from error
         except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             if job and "does not exist" in reason:
-                raise UserError(f"--address {self.address}: there is no job {job}") from error
+                raise UserError(
+                    f"--address {self.address}: there is no job {job}; a head that was started anew"
+                    " knows none from before: submit the same again, and the run goes on"
+                ) from error
             raise UserError(f"--address {self.address}: {reason}") from error
 
 

@@ -20,6 +20,8 @@ PLACE_S = 300.0
 """How long a run waits for bundles that others use."""
 GENTLE = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 """Threads that wait for work must not spin: engine, learner and boxes share the cores."""
+LIKE_OTHERS = {"RAY_worker_niceness": "0"}
+"""Ray's default of 15 would let every command in a box go before engine and learner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,9 @@ class Bundles:
                 num_cpus=SHARE,
                 num_gpus=SHARE if self.gpu else 0,
                 scheduling_strategy=place,
-                runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads), **GENTLE}},
+                runtime_env={
+                    "env_vars": {"OMP_NUM_THREADS": str(threads), **GENTLE, **LIKE_OTHERS}
+                },
             )
             .remote(*args)
         )

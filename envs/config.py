@@ -11,7 +11,7 @@ class TasksConfig(Settings):
     """Where tasks come from and how they are cut."""
 
     source: str = "repair:"
-    """`format:path` or the name of a registered environment."""
+    """`format:path`, the name of a registered environment, or `module:Class` of one of yours."""
     env: str = ""
     """The environment that plays them; empty: the source's. Another one says in `plays` that
     it can, as `palestra/SWEBash-v0` and `palestra/SWEKimi-v0` do for tasks of `palestra/SWE-v0`."""

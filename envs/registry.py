@@ -1,8 +1,9 @@
 """Every environment by name: ours, and those that installed packages offer as plugins.
 
 A plugin is an entry point of the group ``palestra.environments`` whose name is the environment's
-name and whose value is a subclass of ``Env``, or a function with the same arguments. A name such as
-``verifiers:NAME`` is one of another project, played by an adapter.
+name and whose value is a subclass of ``Env``, or a function with the same arguments. A subclass
+that no package offers is called ``module:Class``. A name such as ``verifiers:NAME`` is one of
+another project, played by an adapter.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from palestra.envs.safety.env import Safety
 from palestra.envs.swe import SWE, SWEBash, SWEKimi
 from palestra.envs.tool_use.env import ToolUse
 from palestra.rl.errors import UserError
-from palestra.rl.plugins import Registry
+from palestra.rl.plugins import Registry, import_named
 from palestra.rl.types import CheckRunner
 
 
@@ -53,9 +54,21 @@ ADAPTERS: Mapping[str, Callable[[str], EnvFactory]] = {"verifiers": verifiers, "
 
 def make(name: str, run_checks: CheckRunner, *, system_prompt: str | None = None) -> Env:
     """The environment called ``name``; raises ``UserError`` when there is none."""
-    kind, _, address = name.partition(":")
-    found = ADAPTERS[kind](address) if kind in ADAPTERS else ENVIRONMENTS.find(name)
-    return found(run_checks, system_prompt=system_prompt)
+    return _factory(name)(run_checks, system_prompt=system_prompt)
+
+
+def _factory(name: str) -> EnvFactory:
+    kind, colon, address = name.partition(":")
+    if kind in ADAPTERS:
+        return ADAPTERS[kind](address)
+    return _class(name) if colon else ENVIRONMENTS.find(name)
+
+
+def _class(spec: str) -> type[Env]:
+    found = import_named("environment", spec)
+    if not (isinstance(found, type) and issubclass(found, Env)):
+        raise UserError(f"environment {spec}: is no subclass of palestra.envs.base.Env")
+    return found
 
 
 def make_player(
@@ -66,6 +79,6 @@ def make_player(
     Raises ``UserError`` when there is none, or when it cannot play them.
     """
     env = make(name or home, run_checks, system_prompt=system_prompt)
-    if home not in (env.name, env.plays):
+    if name not in ("", home) and home not in (env.name, env.plays):
         raise UserError(f"{env.name} does not play tasks of {home}; choose that one")
     return env

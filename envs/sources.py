@@ -13,6 +13,7 @@
 ``math:PATH``              rows of GSM8K, MATH, AIME and the like
 ``harbor:DIR``             Harbor task directories; see ``harbor``
 ``NAMESPACE/Name-v0``      the tasks of a registered environment (``Env.tasks``)
+``module:Class``           the tasks of an environment that is not registered
 ``verifiers:NAME``         an environment of the package verifiers; see ``adapters.verifiers``
 ``openenv:URL``            an OpenEnv server; see ``adapters.openenv``
 ``jsonl:PATH``             tasks of your own; the format is described in ``task_json``
@@ -45,6 +46,7 @@ from palestra.envs.swebench import swebench_tasks
 from palestra.envs.taskset import Skipped, TaskSet
 from palestra.envs.validate import Validator
 from palestra.rl.errors import UserError
+from palestra.rl.plugins import in_reach
 from palestra.rl.types import CheckRunner, SandboxProvider, Task
 
 FORMATS = (
@@ -55,6 +57,7 @@ FORMATS = (
     "harbor:DIR",
     "verifiers:NAME",
     "openenv:URL",
+    "MODULE:CLASS",
 )
 
 
@@ -101,8 +104,7 @@ async def load(
             validator=Validator(run_checks=run_checks, provider=provider, cache=cache),
         )
     if "/" in kind or kind in ADAPTERS:
-        env = make(source, run_checks)
-        return _part(source, env.name, env.tasks(seed), (), split, limit)
+        return _own(source, run_checks, seed, split, limit)
     if kind == "swebench":
         path, most = _path(kind, rest), limit if split is None else None
         found, bad = await swebench_tasks(path, provider, cache=cache, limit=most)
@@ -114,6 +116,8 @@ async def load(
             source, one_env(source, {env_of(task) for task in found}), found, bad, split, limit
         )
     if kind not in (*ROWS, *FOLDERS):
+        if in_reach(kind):
+            return _own(source, run_checks, seed, split, limit)
         raise UserError(f"unknown task source {source!r}; there are: {', '.join(FORMATS)}")
     found_there = entries(kind, _path(kind, rest))
     return await lazy_tasks(source, found_there, provider, split=split, limit=limit)
@@ -123,6 +127,13 @@ def _path(kind: str, rest: str) -> Path:
     if not rest:
         raise UserError(f"{kind}: needs a path, for example {kind}:data/{kind}")
     return Path(rest)
+
+
+def _own(
+    name: str, run_checks: CheckRunner, seed: int, split: str | None, limit: int | None
+) -> TaskSet:
+    """The tasks that an environment has itself."""
+    return _part(name, name, make(name, run_checks).tasks(seed), (), split, limit)
 
 
 def _part(

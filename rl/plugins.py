@@ -1,13 +1,18 @@
-"""Things found by name: ours, and those that installed packages offer as entry points."""
+"""Things found by name: ours, those that installed packages offer as entry points, and those of
+the current folder as ``module:name``."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
-from typing import Generic, TypeVar, cast
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
 
 from palestra.rl.errors import UserError
 
@@ -82,6 +87,34 @@ class Registry(Generic[T]):
         except UserError as failure:
             error = str(failure)
         return Row(name=plugin.name, origin=origin, version=release, summary=said, error=error)
+
+
+def import_named(kind: str, spec: str) -> Callable[..., Any]:
+    """The class or function ``module:name``, of an installed package or of the current folder;
+    raises ``UserError``, which calls it a ``kind``, when there is none."""
+    module, _, name = spec.partition(":")
+    _reach_here()
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
+        raise UserError(f"{kind} {spec}: {error}") from error
+    if not callable(found):
+        raise UserError(f"{kind} {spec}: cannot be called")
+    return cast(Callable[..., Any], found)
+
+
+def in_reach(module: str) -> bool:
+    """Could ``import_named`` find a module of this name? Nothing is imported."""
+    _reach_here()
+    top = module.partition(".")[0]
+    return top.isidentifier() and PathFinder.find_spec(top) is not None
+
+
+def _reach_here() -> None:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # last: a file of the folder hides nothing that is installed
 
 
 def origin(thing: object) -> str:

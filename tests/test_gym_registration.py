@@ -29,11 +29,21 @@ env.close()
 print("played")
 """
 
+OWN = """
+from palestra.envs.math.env import Math
+
+class Times(Math):
+    name = "acme/Times-v0"
+"""
+
 INSIDE_A_LOOP = """
 import asyncio, gymnasium
+entry = {"entry_point": "palestra.deploy.gym:make_task_env", "kwargs": {"name": "own:Times"}}
+gymnasium.register("acme/Times-v0", **entry)
 async def notebook():
-    env = gymnasium.make(ID, limit=1)
+    env = gymnasium.make("acme/Times-v0", limit=1)
     env.reset()
+    print(env.step('{"name": "submit", "arguments": {"answer": "none"}}')[2])
     env.close()
 asyncio.run(notebook())
 """
@@ -62,6 +72,7 @@ def python(code: str, cache: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning:gymnasium", "-c", f"ID = {ID!r}\n{code}"],
         env={**os.environ, "PALESTRA_CACHE": str(cache)},
+        cwd=cache,
         capture_output=True,
         text=True,
         timeout=300,
@@ -75,8 +86,9 @@ def test_an_episode_by_name(tmp_path: Path) -> None:
     assert python(EPISODE, tmp_path) == "played"
 
 
-def test_it_can_be_made_inside_a_running_loop(tmp_path: Path) -> None:
-    python(INSIDE_A_LOOP, tmp_path)
+def test_a_class_of_the_folder_can_be_registered_and_made_inside_a_loop(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    assert python(INSIDE_A_LOOP, tmp_path) == "True"
 
 
 def test_a_source_of_another_environment_is_refused(tmp_path: Path) -> None:

@@ -8,10 +8,13 @@ import os
 import shlex
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from palestra.deploy.config_file import load_recipe
-from palestra.deploy.jobs import Jobs
 from palestra.rl.errors import UserError
+
+if TYPE_CHECKING:
+    from palestra.deploy.jobs import Jobs
 
 
 def run(args: Namespace) -> int:
@@ -24,7 +27,7 @@ def run(args: Namespace) -> int:
         raise UserError("give a recipe, or one of --status, --logs and --stop with the id of a job")
     if not asked:
         return _submit(args, address)
-    jobs, job = Jobs(address), getattr(args, asked[0])
+    jobs, job = _jobs(address), getattr(args, asked[0])
     if asked == ["status"]:
         return _status(jobs, job, as_json=args.json)
     if asked == ["stop"]:
@@ -48,9 +51,15 @@ def command_of(args: Namespace) -> str:
     return shlex.join([*words, *(["--unsafe-local"] if args.unsafe_local else [])])
 
 
+def _jobs(address: str) -> Jobs:
+    from palestra.deploy.jobs import Jobs  # imports Ray
+
+    return Jobs(address)
+
+
 def _submit(args: Namespace, address: str) -> int:
     command = command_of(args)
-    jobs = Jobs(address)
+    jobs = _jobs(address)
     job = jobs.submit(command, str(Path.cwd()))
     print(f"job {job}: {command}", flush=True)
     if args.no_wait:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 import sqlite3
@@ -74,6 +75,19 @@ def test_runs_and_their_states(folder: Path, tiny: Path, client: Client) -> None
     assert local.get("/metrics").status_code == 200
     for name in ("none", "..", "%2e%2e", "out", "no run", "tiny%2f..%2ftiny"):
         assert local.get(f"/api/runs/{name}/facets").status_code == 404
+
+
+def test_a_folder_of_100_gib_is_not_read_as_a_whole(tiny: Path, client: Client) -> None:
+    local = client()
+    before = get(local, "/trajectories")
+    weights = tiny / "checkpoints" / "step-2" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    for path in (weights, tiny / "journal.sqlite"):
+        os.truncate(path, 50 << 30)
+    (run,) = local.get("/api/runs").json()["runs"]
+    assert (run["state"], run["step"], run["problem"]) == ("done", 2, "")
+    assert get(client(), "/trajectories") == before
 
 
 def test_a_journal_that_somebody_has_locked_is_said_to_be(tiny: Path, client: Client) -> None:

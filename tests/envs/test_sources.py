@@ -156,6 +156,9 @@ def test_tasks_of_your_own_survive_storage(world: Any, data: Path, tmp_path: Pat
         ("mbpp:/no/such.jsonl", "cannot read /no/such.jsonl"),
         ("repair:/no/such", "no folder /no/such"),
         ("acme/Nothing-v0", "no environment 'acme/Nothing-v0'"),
+        ("nonsense.times:Times", "unknown task source"),
+        ("json:Times", "environment json:Times: module 'json' has no attribute 'Times'"),
+        ("json:JSONDecoder", "is no subclass of palestra.envs.base.Env"),
     ],
 )
 def test_wrong_sources_are_one_line(world: Any, source: str, said: str) -> None:

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -461,6 +461,34 @@ def test_a_warm_box_waits_for_its_driver_and_no_longer_than_a_week() -> None:
     [agent, alone] = spec["containers"]
     assert agent["stdin"] is agent["stdinOnce"] is True and agent["command"][-1] == LATER
     assert alone["stdin"] is False and int(alone["command"][-2]) > 7 * 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("kinds", "there"),
+    [
+        (["SandboxTemplate", "SandboxWarmPool", "SandboxClaim"], True),
+        (["SandboxTemplate", "SandboxClaim"], False),
+        (ApiFault("start", "the server could not find the requested resource", 404), False),
+    ],
+)
+def test_a_cluster_without_the_kinds_of_claims_has_no_warm_pools(
+    kinds: list[str] | ApiFault, there: bool
+) -> None:
+    assert claims.installed(serving(kinds)) is there
+
+
+def test_a_cluster_that_does_not_say_which_kinds_it_has_is_no_cluster_without_them() -> None:
+    with pytest.raises(ApiFault):
+        claims.installed(serving(ApiFault("permission", "Unauthorized", 401)))
+
+
+def serving(kinds: list[str] | ApiFault) -> Any:
+    def now(method: str, path: str) -> dict[str, Any]:
+        if isinstance(kinds, ApiFault):
+            raise kinds
+        return {"resources": [{"kind": kind} for kind in kinds]}
+
+    return SimpleNamespace(now=now)
 
 
 def test_a_claim_is_ready_when_it_has_a_box() -> None:
