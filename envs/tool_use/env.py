@@ -76,14 +76,7 @@ class ToolUse(FileEnv):
         ]
 
     def demonstrations(
-        self,
-        tasks: Sequence[Task],
-        seed: int,
-        *,
-        mistakes: float = 0.0,
-        careless: float = 0.0,
-        gives_up: float = 0.0,
-        recites: float = 0.0,
+        self, tasks: Sequence[Task], seed: int, **_: float
     ) -> Iterator[Demonstration]:
         """The scripted player's episode of each task; it makes no mistakes."""
         for task in tasks:
