@@ -133,6 +133,9 @@ def sweep() -> None:
                 continue
         try:
             os.waitpid(-1, 0)
+            # All that are dead, or a bomb that leaves thousands would be listed as often.
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
         except ChildProcessError:
             return
 
