@@ -14,9 +14,12 @@ import grpc
 import ray
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
+from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
+from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
 from palestra.deploy.actors import EngineActor, LearnerActor, Remote
 from palestra.deploy.config import RunConfig
+from palestra.deploy.jobs import TOKEN
 from palestra.deploy.placement import Bundles, bundles
 from palestra.policies import process_group
 from palestra.policies.colocate import start_up
@@ -46,8 +49,8 @@ def connect() -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if "RAY_ADDRESS" in os.environ:
         address = os.environ["RAY_ADDRESS"]
+        _ensure_answers(address)
         try:
-            _ensure_answers(address)
             ray.init(log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(f"RAY_ADDRESS {address}: no Ray cluster answers there") from error
@@ -67,15 +70,18 @@ def connect() -> bool:
 
 
 def _ensure_answers(address: str) -> None:
-    """Raise ConnectionError unless a gRPC server, which Ray's head is, answers at HOST:PORT: Ray
-    itself would try for minutes. Addresses that Ray looks up elsewhere pass."""
+    """Raise UserError unless a Ray head that lets us in answers at HOST:PORT: Ray itself would try
+    for minutes. Addresses that Ray looks up elsewhere pass."""
     if address in ("auto", "local") or "://" in address:
         return
     with init_grpc_channel(address, GLOBAL_GRPC_OPTIONS) as channel:
         try:
-            grpc.channel_ready_future(channel).result(timeout=ANSWER_S)
-        except grpc.FutureTimeoutError as error:
-            raise ConnectionError(f"no answer within {ANSWER_S:g} s") from error
+            NodeInfoGcsServiceStub(channel).GetClusterId(GetClusterIdRequest(), timeout=ANSWER_S)
+        except grpc.RpcError as error:
+            why = "no Ray cluster answers there"
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                why = "the cluster does not know our token; " + TOKEN
+            raise UserError(f"RAY_ADDRESS {address}: {why}") from error
 
 
 def disconnect() -> None:

@@ -24,6 +24,8 @@ from palestra.rl.errors import UserError
 T = TypeVar("T")
 ANSWER_S = 15.0
 UPLOAD_S = 300.0
+TOKEN = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's"
+"""What to do where a cluster refuses us."""
 NOT_SENT = ["runs/", ".git/", ".venv/"]
 """What of a working directory stays where it is."""
 CHATTY = (
@@ -101,8 +103,7 @@ class Jobs:
             ) from error
         except AuthenticationError as error:
             raise UserError(
-                f"--address {self.address}: the cluster does not know our token; set RAY_AUTH_MODE="
-                "token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's"
+                f"--address {self.address}: the cluster does not know our token; {TOKEN}"
             ) from error
         except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]

@@ -7,11 +7,13 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeAlias
 
+import grpc
 import pytest
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
@@ -136,10 +138,39 @@ def test_a_head_that_falls_silent_is_not_followed_for_ever(
 def test_a_run_does_not_wait_for_a_cluster_that_is_not_there(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, who: str
 ) -> None:
-    address = f"127.0.0.1:{request.getfixturevalue(who)}"
-    monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr(cluster, "ANSWER_S", 0.5)
-    with pytest.raises(UserError, match=f"RAY_ADDRESS {address}: no Ray cluster answers there"):
+    join(monkeypatch, request.getfixturevalue(who), "no Ray cluster answers there")
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (grpc.StatusCode.UNIMPLEMENTED, "no Ray cluster answers there"),
+        (grpc.StatusCode.UNAUTHENTICATED, "does not know our token; set RAY_AUTH_MODE=token"),
+    ],
+)
+def test_a_run_is_told_who_does_not_let_it_in(
+    monkeypatch: pytest.MonkeyPatch, status: grpc.StatusCode, said: str
+) -> None:
+    class Refusing(grpc.GenericRpcHandler):
+        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            return grpc.unary_unary_rpc_method_handler(
+                lambda _, context: context.abort(status, "no")
+            )
+
+    head = grpc.server(ThreadPoolExecutor(1), handlers=[Refusing()])
+    port = head.add_insecure_port("127.0.0.1:0")
+    head.start()
+    try:
+        join(monkeypatch, port, said)
+    finally:
+        head.stop(0)
+
+
+def join(monkeypatch: pytest.MonkeyPatch, port: int, said: str) -> None:
+    """Be refused by what listens there."""
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    with pytest.raises(UserError, match=f"RAY_ADDRESS 127.0.0.1:{port}: .*{said}"):
         cluster.connect()
 
 
