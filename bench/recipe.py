@@ -41,18 +41,22 @@ LIMIT = 192
 SETTING = (
     "tasks.max_lines=4",
     # Careful demonstrations alone, and most of them wordy: episodes begin longer than they need be.
-    "policy.sft={corpus_steps = 10, steps = 150, batch_size = 48, mistakes = 0.3, recites = 0.6}",
-    "policy.learner.lr=3e-4",
+    "policy.sft={corpus_steps = 10, steps = 150, batch_size = 48, mistakes = 0.15, recites = 0.75}",
+    "policy.learner.lr=1.5e-4",
     "policy.learner.warmup_steps=4",
+    "policy.learner.decay_steps=30",
+    "policy.learner.threads=1",  # two runs side by side on two cores
+    "rollout.max_turns=3",
     "rollout.max_response_length=96",
     "rollout.max_context_length=640",
     "rollout.episode_timeout=3600",  # on a busy machine an episode that is late would be cut
     f"rl.budget.by_kind={{repair = {LIMIT}}}",
-    "rl.steps=30",
+    "rl.steps=25",
     "rl.train_batch_size=12",
     "rl.ptx.coef=0",
     'rl.eval.splits=["heldout_mutations"]',
     "rl.eval.limit=100",
+    "rl.eval.samples=4",
 )
 BASE, WITH, DECAY = "k25", "k25 with PTX", "k25 with temperature decay"
 TOGGLE, RIGID, LIFTED = "toggle", "rigid budget", "rigid budget lifted"
@@ -60,10 +64,10 @@ ARMS: Mapping[str, Sequence[str]] = {
     BASE: (),
     # Few problems are solved half of the time so early: all that are solved at all count.
     TOGGLE: ("rl.toggle.enable=true", "rl.toggle.min_accuracy=0.1", "rl.toggle.percentile=20"),
-    WITH: ("rl.ptx.coef=1",),
+    WITH: ("rl.ptx.coef=4", "rl.ptx.samples_per_step=32"),
     DECAY: (
         "rl.temperature=1.2",
-        'rl.temperature_decay={shape = "linear", final = 0.8, steps = 30}',
+        'rl.temperature_decay={shape = "linear", final = 0.8, steps = 25}',
     ),
     "k15": ("rl.objective.name=k15",),
     "grpo": ("rl.objective.name=grpo",),

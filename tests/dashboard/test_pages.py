@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from palestra.deploy.dashboard.security import Access
 from palestra.rl.journal import Journal
@@ -38,6 +38,8 @@ VIOLATIONS = """
 window.__violations = [];
 addEventListener("securitypolicyviolation", (e) => window.__violations.push(e.violatedDirective));
 """
+DROPPED = "net::ERR_NETWORK_CHANGED"
+"""Chromium drops what it loads whenever a container somewhere on the machine gets its interface."""
 PATIENCE_MS = 60_000
 """The machine may be busy."""
 
@@ -58,15 +60,23 @@ def visit(browser: Browser) -> Iterator[Open]:
     """Opens pages; at the end none has had an error or broken the policy."""
     pages: list[Page] = []
     said: list[str] = []
+    dropped: list[str] = []
+
+    def hear(line: ConsoleMessage) -> None:
+        if line.type == "error":
+            (dropped if DROPPED in line.text else said).append(line.text)
 
     def open_page(address: str, **options: object) -> Page:
         page = browser.new_page(viewport={"width": 1280, "height": 800}, **options)  # type: ignore[arg-type]
         page.set_default_timeout(PATIENCE_MS)
         page.add_init_script(VIOLATIONS)
-        page.on("console", lambda line: said.append(line.text) if line.type == "error" else None)
+        page.on("console", hear)
         page.on("pageerror", lambda error: said.append(str(error)))
         pages.append(page)
         page.goto(address)
+        while dropped:
+            dropped.clear()
+            page.reload()
         return page
 
     yield open_page
