@@ -4,8 +4,8 @@
 
 Writes bench/results/logprobs.json: peak memory and CPU seconds of log-probabilities in chunks
 beside those of all logits at once, each in a process of its own; and trained tokens per CPU second
-of packed rows beside padded ones, on the lengths of a step of the tiny recipe. Peers that pad (TRL,
-verl) pad to the longest sample of the batch; padding each micro-batch to its own is there as well.
+of packed rows beside padded ones, on the lengths of a step of the tiny recipe. TRL pads to
+the longest sample of the batch; padding to that of each micro-batch is there as well.
 """
 
 from __future__ import annotations
