@@ -179,25 +179,26 @@ async def throughput() -> Figures:
 async def compared(
     tasks: Sequence[Task], runners: Mapping[str, Runner], meter: ProcessorTime
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds by the clock and of processors for each runner: by turns, the better of two, so that
-    other users of the machine do not decide."""
+    """Seconds by the clock and of processors for each runner, with as many grades at a time as suit
+    it: a core each, or two. By turns, the better of two, so that other users of the machine do not
+    decide."""
     clock, processor = dict.fromkeys(runners, math.inf), dict.fromkeys(runners, math.inf)
-    for _ in range(2):
+    for users in (USERS // 2, USERS) * 2:
         for name, runner in runners.items():
-            grade = make_grader(runner, concurrency=USERS, timeout=PATIENCE_S, check_s=CHECK_S)
+            grade = make_grader(runner, concurrency=users, timeout=PATIENCE_S, check_s=CHECK_S)
             before = meter.enter(name)
-            clock[name] = min(clock[name], await graded(tasks, grade))
+            clock[name] = min(clock[name], await graded(tasks, grade, users))
             processor[name] = min(processor[name], meter.enter(name) - before)
     return clock, processor
 
 
-async def graded(tasks: Sequence[Task], grade: Grader) -> float:
+async def graded(tasks: Sequence[Task], grade: Grader, users: int) -> float:
     async def one(task: Task) -> None:
         verdict = await grade(task, work_of(task, task.reference))
         assert verdict.solved, f"{task.id}: {verdict.reason}"
 
     began = time.perf_counter()
-    await bounded(one, tasks, USERS)
+    await bounded(one, tasks, users)
     return time.perf_counter() - began
 
 

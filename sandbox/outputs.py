@@ -5,7 +5,6 @@ Also runs inside the box, where long outputs become digests: standard library on
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 WHOLE = 4096
@@ -21,6 +20,8 @@ def words(text: str, *, by_line: bool) -> list[list[str]]:
 
 def digest(text: str, *, by_line: bool) -> bytes:
     """The same for texts of the same words, and for no others."""
+    import hashlib  # OpenSSL would be copied by every fork of a warm box
+
     joined = "\n".join(" ".join(line) for line in words(text, by_line=by_line))
     return hashlib.sha256(joined.encode(errors="replace")).digest()
 

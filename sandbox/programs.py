@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import resource
 import select
-import shutil
 import signal
 
 from palestra.sandbox.answers import ERROR, FAILED, PASSED, TIMEOUT, VALUE, write
@@ -114,6 +113,8 @@ class Programs:
     def _execute(
         self, files: dict[str, tuple[bytes, int]], argv: tuple[str, ...], stdin: bytes
     ) -> Ended:
+        import shutil  # its archivers would be copied by every fork of a warm box
+
         fds = [os.memfd_create(name) for name in ("in", "out", "err")]
         write(fds[0], stdin)
         os.lseek(fds[0], 0, os.SEEK_SET)

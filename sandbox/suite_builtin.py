@@ -1,18 +1,21 @@
-"""The fixtures that pytest brings along, as suites use them most: inside the box, by us."""
+"""The fixtures that pytest brings along, as suites use them most: inside the box, by us.
+
+``logging`` and ``tempfile`` are imported where they are used: they bring threading and random
+along, which double what every fork of a warm box costs.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import io
-import logging
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Iterator
     from typing import Any
 
@@ -153,16 +156,13 @@ class CaptureFixture:
         return Captured(*texts)
 
 
-class LogCaptureFixture(logging.Handler):
-    """Log records as they come."""
+class LogCaptureFixture:
+    """Log records as ``handler`` gets them."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, handler: logging.Handler) -> None:
         self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record."""
-        self.records.append(record)
+        self.handler = handler
+        handler.emit = self.records.append  # type: ignore[assignment, method-assign]
 
     @property
     def messages(self) -> list[str]:
@@ -185,11 +185,15 @@ class LogCaptureFixture(logging.Handler):
 
     def set_level(self, level: int | str, logger: str | None = None) -> None:
         """Record from ``level`` on, until the test ends."""
+        import logging
+
         logging.getLogger(logger).setLevel(level)
 
     @contextlib.contextmanager
     def at_level(self, level: int | str, logger: str | None = None) -> Iterator[None]:
         """Record from ``level`` on, for the length of a block."""
+        import logging
+
         target = logging.getLogger(logger)
         old = target.level
         target.setLevel(level)
@@ -207,6 +211,8 @@ def monkeypatch() -> Iterator[MonkeyPatch]:
 
 def tmp_path() -> Path:
     """A folder of the test's own."""
+    import tempfile
+
     return Path(tempfile.mkdtemp(prefix="test-"))
 
 
@@ -219,13 +225,15 @@ def capsys() -> Iterator[CaptureFixture]:
 
 def caplog() -> Iterator[LogCaptureFixture]:
     """See ``LogCaptureFixture``."""
-    made, root = LogCaptureFixture(), logging.getLogger()
+    import logging
+
+    made, root = LogCaptureFixture(logging.Handler()), logging.getLogger()
     level = root.level
-    root.addHandler(made)
+    root.addHandler(made.handler)
     try:
         yield made
     finally:
-        root.removeHandler(made)
+        root.removeHandler(made.handler)
         root.setLevel(level)
 
 

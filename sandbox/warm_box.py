@@ -193,7 +193,8 @@ def _boot(launch: WarmLaunch, limits: Limits, report: int, *, trial: bool = Fals
         "preload": list(_PRELOAD),
         "trial": trial,
     }
-    return booted((*ALL_MODULES, "sandbox.zygote"), "sandbox.zygote", config)
+    modules = (*ALL_MODULES, "sandbox.rehearsal", "sandbox.zygote")
+    return booted(modules, "sandbox.zygote", config)
 
 
 def _drain(fd: int, sink: Capture) -> None:

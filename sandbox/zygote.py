@@ -24,6 +24,7 @@ import select
 import sys
 
 from palestra.sandbox.candidate import alone
+from palestra.sandbox.rehearsal import rehearse
 from palestra.sandbox.worker import main as work
 
 TYPE_CHECKING = False
@@ -59,6 +60,7 @@ def main(config: Config) -> None:
     """Serve grades until the host is gone."""
     for name in config["preload"]:
         __import__(name)
+    rehearse()
     _enter(config["user"])
     inner = os.fork()
     if inner:

@@ -157,6 +157,12 @@ def test_what_a_candidate_leaves_is_gone(one: Warm) -> None:
     same_zygote(one, leave)
 
 
+def test_nothing_that_makes_every_fork_dearer_is_loaded(one: Warm) -> None:
+    """Importing threading or random makes Python do more after each fork: twice its cost."""
+    heavy = "sorted({'threading', 'random', 'logging'} & {*sys.modules})"
+    assert told(one, f"import sys\ndef f(): return {heavy}") == []
+
+
 SECRET = "a word of candidate A that B must not find"
 
 
