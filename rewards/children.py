@@ -19,6 +19,8 @@ START_S = 120.0
 """For the first line, which a child says unasked."""
 LONGEST = 1 << 20
 """Bytes of the longest line that a child may answer."""
+ENDING_S = 5.0
+"""How long a child that has closed its output has to end."""
 
 
 class NoAnswer(Exception):
@@ -118,8 +120,18 @@ async def _exchange(child: Process, line: bytes, seconds: float) -> bytes:
         await _end(child)
         raise NoAnswer(f"an answer of more than {LONGEST} bytes") from None
     if not answer.endswith(b"\n"):
-        raise Died(await _end(child))
+        raise await _gone(child)
     return answer
+
+
+async def _gone(child: Process) -> NoAnswer:
+    """How a child ended that says nothing more: to kill it at once would hide its own exit code."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(ENDING_S):
+            await child.wait()
+    went_on = child.returncode is None
+    code = await _end(child)
+    return NoAnswer("it closed its output and went on") if went_on else Died(code)
 
 
 async def _end(child: Process) -> int:
