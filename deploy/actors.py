@@ -13,7 +13,7 @@ from palestra.deploy.sync_client import SyncClient, node
 from palestra.policies import counters
 from palestra.policies.config import EngineConfig, LearnerConfig
 from palestra.policies.process_group import Ranks
-from palestra.rl.errors import InfraError
+from palestra.rl.errors import InfraError, PalestraError
 from palestra.rl.types import Batch, Completion, Sample, Sampling
 
 
@@ -169,7 +169,8 @@ def see_only_own_gpus() -> None:
 class Remote:
     """Calls the methods of an actor as coroutines: ``await Remote(actor, "engine").sleep()``.
 
-    Raises InfraError when the actor is gone; ``name`` says whose process that was.
+    Raises InfraError when the actor is gone; ``name`` says whose process that was. An error of ours
+    comes back as it was raised.
     """
 
     def __init__(self, actor: Any, name: str) -> None:
@@ -185,6 +186,10 @@ class Remote:
             except ray.exceptions.RayActorError as error:
                 why = str(error).strip().splitlines()[-1]
                 raise InfraError(f"{self.name} died ({method}): {why}") from error
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, PalestraError):
+                    raise error.cause from error  # Ray's own text of it is a whole traceback
+                raise
 
         return call
 

@@ -12,6 +12,7 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from palestra.deploy import head
 from palestra.rl.errors import InfraError, UserError
 
 SHARE = 0.4
@@ -65,7 +66,8 @@ async def bundles(count: int, *, gpu: bool) -> AsyncIterator[Bundles]:
             ) from error
         yield Bundles(group=group, count=count, gpu=gpu)
     finally:
-        remove_placement_group(group)
+        if await head.is_there():
+            remove_placement_group(group)
 
 
 def bundle_of(gpu: bool) -> dict[str, float]:

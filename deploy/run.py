@@ -14,7 +14,7 @@ from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
-from palestra.deploy import cluster
+from palestra.deploy import cluster, head
 from palestra.deploy.actors import gather
 from palestra.deploy.boxes import cache_folder
 from palestra.deploy.config import RunConfig
@@ -34,7 +34,7 @@ from palestra.deploy.world import make_world
 from palestra.policies.colocate import Colocated
 from palestra.policies.compressed import played_folder
 from palestra.rewards.assemble import close
-from palestra.rl.errors import UserError
+from palestra.rl.errors import PalestraError, UserError
 from palestra.rl.journal import Journal
 from palestra.rl.objectives.registry import policy_loss
 from palestra.rl.run import Run
@@ -79,56 +79,54 @@ class Job:
         """Train, and leave a summary whatever happens; Ctrl-C and SIGTERM stop cleanly."""
         started = time.monotonic()
         status: Status = "failed"
+        reason = ""
         try:
             asyncio.run(_until_signal(self._train()))
             status = "done"
         except (KeyboardInterrupt, asyncio.CancelledError):
             status = "stopped"
+        except Exception as error:
+            reason = _reason(error)
+            self.console.note(reason)
+            raise
         finally:
             earlier = self.journal.get_meta("wall_s", 0.0)
             wall = time.monotonic() - started + (earlier if isinstance(earlier, float) else 0.0)
             self.journal.set_meta("wall_s", wall)
-            self._summarize(status, wall)
+            self._summarize(status, reason, wall)
         self._say_goodbye(status)
         return 0 if status == "done" else 130
 
     async def _train(self) -> None:
         config, console = self.config, self.console
         console.phase("starting Ray")
-        gpu = cluster.connect()
-        try:
+        async with AsyncExitStack() as stack:
+            gpu = await stack.enter_async_context(head.connected())
             ensure_room(config.policy.num_gpus, gpu=gpu)
-            async with AsyncExitStack() as stack:
-                shop = await stack.enter_async_context(self._workshop())
-                tasks = training_tasks(config, shop)
-                policy = await warm_start(
-                    config, self.folder.path, shop.env, tasks, console, gpu=gpu
+            shop = await stack.enter_async_context(self._workshop())
+            tasks = training_tasks(config, shop)
+            policy = await warm_start(config, self.folder.path, shop.env, tasks, console, gpu=gpu)
+            played = played_folder(policy, self.folder.path / "played", config.policy.learner.qat)
+            console.phase("starting the engine and the learner")
+            adapter = str(self.folder.path / ADAPTER) if config.policy.lora.enable else None
+            actors = await stack.enter_async_context(
+                cluster.colocated(
+                    config,
+                    str(policy),
+                    policy_loss(config.rl),
+                    played=str(played),
+                    adapter=adapter,
+                    gpu=gpu,
                 )
-                played = played_folder(
-                    policy, self.folder.path / "played", config.policy.learner.qat
-                )
-                console.phase("starting the engine and the learner")
-                adapter = str(self.folder.path / ADAPTER) if config.policy.lora.enable else None
-                actors = await stack.enter_async_context(
-                    cluster.colocated(
-                        config,
-                        str(policy),
-                        policy_loss(config.rl),
-                        played=str(played),
-                        adapter=adapter,
-                        gpu=gpu,
-                    )
-                )
-                world = make_world(
-                    config, shop, policy, actors.engine, self.journal, lambda: trainer.version
-                )
-                await stack.enter_async_context(reachable_judges(world.scheme))
-                stack.push_async_callback(close, world.scheme)
-                trainer = self._trainer(shop, tasks, world.chat, actors)
-                run = self._run(shop, tasks, world, trainer)
-                await self._loop(run, shop)
-        finally:
-            cluster.disconnect()
+            )
+            world = make_world(
+                config, shop, policy, actors.engine, self.journal, lambda: trainer.version
+            )
+            await stack.enter_async_context(reachable_judges(world.scheme))
+            stack.push_async_callback(close, world.scheme)
+            trainer = self._trainer(shop, tasks, world.chat, actors)
+            run = self._run(shop, tasks, world, trainer)
+            await self._loop(run, shop)
 
     def _workshop(self) -> AbstractAsyncContextManager[Workshop]:
         cache = cache_folder() / "validation"
@@ -183,9 +181,11 @@ class Job:
             run = replace(run, on_episode=advance)
             await train_loop(run, heldout, loggers.log, partial(_announce, console))
 
-    def _summarize(self, status: Status, wall_s: float) -> None:
+    def _summarize(self, status: Status, reason: str, wall_s: float) -> None:
         last = last_checkpoint(self.folder.checkpoints)
-        summary = summarize(self.journal, status=status, wall_s=wall_s, checkpoint=str(last or ""))
+        summary = summarize(
+            self.journal, status=status, reason=reason, wall_s=wall_s, checkpoint=str(last or "")
+        )
         self.folder.write_summary(summary)
         if self.journal.steps():
             curve = self.folder.path / "learning_curve.png"
@@ -231,6 +231,12 @@ async def _until_signal(work: object) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)
     await task
+
+
+def _reason(error: Exception) -> str:
+    """Why a run has failed: a line of ours as it is printed, or whatever nobody expected."""
+    said = " ".join(str(error).split())
+    return said if isinstance(error, PalestraError) else f"{type(error).__name__}: {said}"[:500]
 
 
 def _same_command() -> str:

@@ -17,7 +17,8 @@ Status: TypeAlias = Literal["done", "stopped", "failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A run so far. ``rewards`` holds the mean reward of every step, in order.
+    """A run so far. ``rewards`` holds the mean reward of every step, in order; ``reason`` is one
+    line on why it has failed.
 
     Example: ``Summary(status="done", steps=40, before=scores, after=scores, rewards=(0.2, 0.3),
     wall_s=610.0, timing_s={"generate": 400.0}, tokens=150_000, mismatch_max=3e-7,
@@ -26,6 +27,7 @@ class Summary:
 
     status: Status
     steps: int
+    reason: str = ""
     before: Mapping[str, EvalScore] = field(default_factory=dict)
     after: Mapping[str, EvalScore] = field(default_factory=dict)
     rewards: Sequence[float] = ()
@@ -40,6 +42,7 @@ class Summary:
         """The object of ``summary.json``; numbers that are not finite are null."""
         return {
             "status": self.status,
+            "reason": self.reason,
             "steps": self.steps,
             "eval": {"before": _scores(self.before), "after": _scores(self.after)},
             "reward": {"first5": _mean(self.rewards[:5]), "last5": _mean(self.rewards[-5:])},
@@ -52,7 +55,9 @@ class Summary:
         }
 
 
-def summarize(journal: Journal, *, status: Status, wall_s: float, checkpoint: str) -> Summary:
+def summarize(
+    journal: Journal, *, status: Status, reason: str = "", wall_s: float, checkpoint: str
+) -> Summary:
     """What the journal says: the first and last evaluation, and the metrics of every step.
 
     Sums ``timing_s/*`` and ``response_length/sum``; takes the worst ``mismatch/logprob_abs_diff``.
@@ -71,6 +76,7 @@ def summarize(journal: Journal, *, status: Status, wall_s: float, checkpoint: st
     mismatch = [v["mismatch/logprob_abs_diff"] for v in metrics if "mismatch/logprob_abs_diff" in v]
     return Summary(
         status=status,
+        reason=reason,
         steps=len(metrics),
         before=eval_scores(before),
         after=eval_scores(after),

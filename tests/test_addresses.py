@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, contextmanager
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeAlias
@@ -18,7 +18,7 @@ import pytest
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
-from palestra.deploy import cluster, jobs
+from palestra.deploy import head, jobs
 from palestra.deploy.cli import main
 from palestra.rl.errors import UserError
 
@@ -138,7 +138,7 @@ def test_a_head_that_falls_silent_is_not_followed_for_ever(
 def test_a_run_does_not_wait_for_a_cluster_that_is_not_there(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, who: str
 ) -> None:
-    monkeypatch.setattr(cluster, "ANSWER_S", 0.5)
+    monkeypatch.setattr(head, "ANSWER_S", 0.5)
     join(monkeypatch, request.getfixturevalue(who), "no Ray cluster answers there")
 
 
@@ -171,7 +171,7 @@ def join(monkeypatch: pytest.MonkeyPatch, port: int, said: str) -> None:
     """Be refused by what listens there."""
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
     with pytest.raises(UserError, match=f"RAY_ADDRESS 127.0.0.1:{port}: .*{said}"):
-        cluster.connect()
+        asyncio.run(AsyncExitStack().enter_async_context(head.connected()))
 
 
 @pytest.mark.parametrize(

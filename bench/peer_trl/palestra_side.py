@@ -21,6 +21,7 @@ from shared import Lanes, Wire, digest, read_plan, reward
 from palestra.deploy import cluster
 from palestra.deploy.actors import EngineActor, LearnerActor, Remote, gather
 from palestra.deploy.config import RunConfig
+from palestra.deploy.head import connected
 from palestra.policies.colocate import Colocated
 from palestra.policies.tokenizer import HFTokenizer
 from palestra.rl.batch import batch_of
@@ -221,17 +222,17 @@ async def main(plan: dict, wire: Wire) -> None:
     cluster.EngineActor, cluster.LearnerActor = TimedEngine, TimedLearner  # type: ignore[misc]
     config = run_config(plan)
     objective = policy_loss(config.rl)
-    gpu = cluster.connect()
-    try:
-        async with cluster.colocated(config, plan["policy"], objective, gpu=gpu) as actors:
-            with Journal(Path(plan["work"]) / "journal.sqlite") as journal:
-                side = Side(plan, actors.engine.replicas[0], actors.learner.ranks[0], journal)
-                await side.trainer.publish(0)
-                await side.engine.window(PROBES)
-                side.inner.take()
-                await obey(side, wire)
-    finally:
-        cluster.disconnect()
+    policy = plan["policy"]
+    async with (
+        connected() as gpu,
+        cluster.colocated(config, policy, objective, played=policy, gpu=gpu) as actors,
+    ):
+        with Journal(Path(plan["work"]) / "journal.sqlite") as journal:
+            side = Side(plan, actors.engine.replicas[0], actors.learner.ranks[0], journal)
+            await side.trainer.publish(0)
+            await side.engine.window(PROBES)
+            side.inner.take()
+            await obey(side, wire)
 
 
 async def obey(side: Side, wire: Wire) -> None:

@@ -99,7 +99,13 @@ def alerts(condition: Condition, steps: Steps) -> list[models.Alert]:
 
 def _of_run(condition: Condition, steps: Steps) -> Iterator[models.Alert]:
     if condition.state is State.FAILED:
-        yield _alert("act", "The run has failed", "Its console.log says why.", "", steps)
+        yield _alert(
+            "act",
+            "The run has failed",
+            condition.problem or "Its console.log says how far it came.",
+            "",
+            steps,
+        )
     if condition.state is State.UNREADABLE:
         yield _alert("act", "The journal cannot be read", condition.problem, "", steps)
     durations = [v for v in steps.values.get("timing_s/step", ()) if math.isfinite(v)]

@@ -38,7 +38,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """The state of a run, and one line about what is wrong with its folder, if anything is.
+    """The state of a run, and one line about what went wrong, if anything did.
 
     Example: ``Condition(state=State.UNREADABLE, problem="journal.sqlite: not a journal ...")``
     """
@@ -100,9 +100,11 @@ class Runs:
             return Condition(state=State.EMPTY, problem=problem)
         if problem:
             return Condition(state=State.UNREADABLE, problem=problem)
-        status = one_line(str(self.json(name, SUMMARY).get("status", "")))
+        summary = self.json(name, SUMMARY)
+        status = one_line(str(summary.get("status", "")))
         if status in (State.DONE, State.STOPPED, State.FAILED):
-            return Condition(state=State(status))
+            reason = one_line(str(summary.get("reason", "")))
+            return Condition(state=State(status), problem=reason)
         return Condition(state=State.STOPPED, problem="it ended without a summary")
 
     def fingerprint(self, name: str) -> str:

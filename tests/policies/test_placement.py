@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import RayTaskError
 
-from palestra.deploy import actors, cluster, placement, sync_client
+from palestra.deploy import actors, cluster, head, placement, sync_client
 from palestra.deploy.actors import EngineActor, LearnerActor
 from palestra.deploy.config import RunConfig
 from palestra.policies.config import EngineConfig, LearnerConfig, PolicyConfig
@@ -30,6 +31,7 @@ class Ray:
         self.bundles: list[dict[str, float]] = []
         self.nodes = [{"CPU": 2.0, "GPU": 2.0}, {"CPU": 1.0, "GPU": 3.0}, {"CPU": 8.0}]
         self.fails = ""
+        self.has_head = True
 
     def remote(self, kind: type) -> Any:
         def options(**chosen: Any) -> Any:
@@ -72,6 +74,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Ray:
         fake.bundles = bundles
         return Record(ready=ready, id="g")
 
+    async def is_there() -> bool:
+        return fake.has_head
+
     async def start_up(engine: Any, start_learner: Callable[[], Awaitable[Any]]) -> Any:
         fake.note("engine sleeps")
         learner = await start_learner()
@@ -81,6 +86,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Ray:
     monkeypatch.setattr(placement, "placement_group", placement_group)
     monkeypatch.setattr(placement, "remove_placement_group", lambda group: fake.note("removed"))
     monkeypatch.setattr(cluster, "start_up", start_up)
+    monkeypatch.setattr(head, "is_there", is_there)
     monkeypatch.setattr(ray, "remote", fake.remote)
     monkeypatch.setattr(
         ray, "nodes", lambda: [{"Alive": True, "Resources": node} for node in fake.nodes]
@@ -114,6 +120,22 @@ def test_the_engine_is_closed_whatever_fails(fake: Ray, fails: str) -> None:
     with pytest.raises(EngineError, match=fails):
         use(body=lambda: fake.note("used"))
     assert fake.calls[-3:] == [fails, *DOWN]
+
+
+def test_without_a_head_nobody_is_asked_to_clean_up(fake: Ray) -> None:
+    use(body=lambda: setattr(fake, "has_head", False))
+    assert fake.calls == ALL_UP
+
+
+def test_an_error_of_ours_comes_back_from_an_actor_as_it_was() -> None:
+    async def call() -> None:
+        cause = UserError("do this")
+        raise RayTaskError(
+            "f", "ray::f()\n  File x\nUserError: do this", cause
+        ).as_instanceof_cause()
+
+    with pytest.raises(UserError, match=r"^do this$"):
+        asyncio.run(actors.Remote(Record(f=Record(remote=call)), "engine 0").f())
 
 
 def test_an_engine_that_does_not_close_keeps_nobody(
