@@ -43,14 +43,22 @@ class RunView:
 
     @property
     def status(self) -> str:
-        """``running``, or what the summary says, or ``stopped`` when there is none."""
+        """``running``, or what the summary says, or that there is none."""
         if is_running(self.path):
             return "running"
+        return self._summarized("status") or "stopped without a summary"
+
+    @property
+    def reason(self) -> str:
+        """Why it has failed, one line; empty where it has not, and while it goes on."""
+        return "" if is_running(self.path) else self._summarized("reason")
+
+    def _summarized(self, key: str) -> str:
         try:
             summary = json.loads((self.path / "summary.json").read_text())
-            return one_line(str(summary["status"]))
+            return one_line(str(summary[key]))
         except (OSError, ValueError, KeyError, TypeError):
-            return "stopped without a summary"
+            return ""
 
     def shown_step(self, step: int | None) -> int | None:
         """``step`` if it has groups, or the last one that has; None when there is none at all."""

@@ -109,6 +109,8 @@ def overview(run: RunView, groups: Sequence[GroupView]) -> Iterator[str]:
     """Status, the last metrics, and a line per group of the step shown."""
     steps = run.journal.steps()
     yield f"{run.path}: {run.status}, {len(steps)} steps finished"
+    if run.reason:
+        yield f"it failed: {run.reason}"
     if steps:
         step, metrics = steps[-1]
         yield f"metrics of step {step}:"
@@ -179,6 +181,7 @@ def _as_json(run: RunView, groups: Sequence[GroupView], *, full: bool) -> dict[s
     return {
         "run": str(run.path),
         "status": run.status,
+        "reason": run.reason,
         "steps": len(steps),
         "metrics": {k: v if math.isfinite(v) else None for k, v in steps[-1][1].items()}
         if steps

@@ -41,7 +41,7 @@ def page(
 
 def _head(run: RunView, name: str, step: int | None, groups: Sequence[GroupView]) -> Iterator[str]:
     finished = len(run.journal.steps())
-    yield f"<h1>{name}</h1><p>{escaped(run.status)}, {finished} steps finished; "
+    yield f"<h1>{name}</h1><p>{escaped(_status(run))}, {finished} steps finished; "
     yield f"step {step} below</p>" if step is not None else "no episode yet</p>"
     yield "<table><tr><th>group</th><th>task</th><th>rewards</th></tr>"
     for index, group in enumerate(groups):
@@ -51,6 +51,10 @@ def _head(run: RunView, name: str, step: int | None, groups: Sequence[GroupView]
             f"<td>{escaped(group.row.task_id)}</td><td>{rewards}</td></tr>"
         )
     yield "</table>"
+
+
+def _status(run: RunView) -> str:
+    return f"{run.status} ({run.reason})" if run.reason else run.status
 
 
 def _group(index: int, group: GroupView, decode: TokenText | None) -> Iterator[str]:

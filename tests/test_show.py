@@ -58,6 +58,8 @@ def test_overview(run: Path) -> None:
     assert "0 1" in text and "reward/mean" in text
     (run / "summary.json").write_text('{"status": "done"}')
     assert "1/a" in _shown(run, step=1) and "done, 1 steps" in _shown(run)
+    (run / "summary.json").write_text('{"status": "failed", "reason": "the head has gone"}')
+    assert "failed, 1 steps finished\nit failed: the head has gone\n" in _shown(run)
 
 
 def test_a_group(run: Path) -> None:
