@@ -33,8 +33,10 @@ START_S = 120.0
 PAUSE_S = 0.5
 """Between two questions for a node that is not up yet."""
 ASK_S = 5.0
+"""How long a connection to the head may take."""
+EVERY_S = 5.0
 MISSED = 6
-"""A head that cannot be reached so often in a row, once in ASK_S seconds, is lost. Half of the
+"""A head that cannot be reached so often in a row, once in EVERY_S seconds, is lost. Half of the
 minute after which Ray ends this process without a word; the rest is for an orderly end."""
 SAID = 300
 """Characters of what Ray says that a line of ours repeats."""
@@ -89,15 +91,15 @@ async def _while_it_is_there() -> AsyncIterator[None]:
         if not life.expired():
             raise
         raise InfraError(
-            f"the head of the Ray cluster has gone, and did not come back within {MISSED * ASK_S:g}"
-            " s; give the same command again, and the run goes on"
+            "the head of the Ray cluster has gone, and did not come back within"
+            f" {MISSED * EVERY_S:g} s; give the same command again, and the run goes on"
         ) from error
 
 
 async def _watch(life: asyncio.Timeout) -> None:
     missed = 0
     while missed < MISSED:
-        there, _ = await asyncio.gather(is_there(), asyncio.sleep(ASK_S))
+        there, _ = await asyncio.gather(is_there(), asyncio.sleep(EVERY_S))
         missed = 0 if there else missed + 1
     life.reschedule(0)
 

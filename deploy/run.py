@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +26,7 @@ from palestra.deploy.placement import ensure_room
 from palestra.deploy.plot import learning_curve
 from palestra.deploy.plot_toggle import toggle_curve
 from palestra.deploy.ptx import ptx_sources
-from palestra.deploy.run_folder import RunFolder
+from palestra.deploy.run_folder import AUTO, RunFolder
 from palestra.deploy.summary import Status, summarize
 from palestra.deploy.tasks import Workshop, workshop
 from palestra.deploy.warm_start import ADAPTER, warm_start
@@ -51,13 +51,11 @@ PROBES = 4
 def sft(config: RunConfig, run_dir: Path, unsafe_local: bool = False) -> int:
     """Only the supervised stage: the same run without RL steps."""
     rl = config.rl.model_copy(update={"steps": 0})
-    return train(config.model_copy(update={"rl": rl}), {}, run_dir, "auto", unsafe_local)
+    return train(config.model_copy(update={"rl": rl}), run_dir, AUTO, unsafe_local)
 
 
-def train(
-    config: RunConfig, sources: Mapping[str, str], run_dir: Path, resume: str, unsafe_local: bool
-) -> int:
-    """Run or go on with a job; returns the exit code. ``sources`` says where values come from."""
+def train(config: RunConfig, run_dir: Path, resume: str, unsafe_local: bool) -> int:
+    """Run or go on with a job; returns the exit code."""
     with RunFolder(run_dir, config, resume=resume) as folder, Console(folder.console) as console:
         console.say(f"run folder: {folder.path}")
         with Journal(folder.journal) as journal:

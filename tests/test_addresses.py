@@ -182,6 +182,7 @@ def join(monkeypatch: pytest.MonkeyPatch, port: int, said: str) -> None:
         (["--address", "http://h:1"], "give a recipe, or one of"),
         (["--address", "http://h:1", "wrong.toml", "--stop", "x"], "give a recipe, or one of"),
         (["--address", "http://h:1", "../wrong.toml"], "wrong.toml"),
+        (["--address", "http://h:1", "wrong.toml", "--set", "name=../x"], "not a folder name"),
     ],
 )
 def test_wrong_use(capfd: pytest.CaptureFixture[str], words: list[str], said: str) -> None:

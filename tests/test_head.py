@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace as Record
 
@@ -91,7 +90,7 @@ def test_a_busy_machine_has_longer_than_ray_would_wait(monkeypatch: pytest.Monke
 
 
 @pytest.fixture
-def joined(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def joined(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A cluster that is there without Ray; what was asked of Ray at the end."""
     asked: list[str] = []
 
@@ -101,8 +100,8 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     monkeypatch.setattr(ray, "shutdown", lambda: asked.append("shutdown"))
-    monkeypatch.setattr(head, "ASK_S", 0.01)
-    yield asked
+    monkeypatch.setattr(head, "EVERY_S", 0.01)
+    return asked
 
 
 def at(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
@@ -123,6 +122,7 @@ def test_a_head_that_goes_ends_the_run_before_ray_does(
             assert await head.is_there()
             server.close()
             await server.wait_closed()
+            assert not await head.is_there()
             try:
                 await asyncio.Event().wait()
             finally:

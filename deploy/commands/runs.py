@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from palestra.deploy.config_file import Resolved, load_recipe
+from palestra.deploy.config import RunConfig
+from palestra.deploy.config_file import load_recipe
 from palestra.deploy.loggers import check_names
 from palestra.deploy.run_folder import AUTO, NEVER
 from palestra.rl.errors import UserError
@@ -13,20 +14,20 @@ from palestra.rl.errors import UserError
 
 def train(args: Namespace) -> int:
     """Train as a recipe says, going on where an earlier run of the folder stopped."""
-    resolved = _resolve(args)
-    folder = _folder(args, resolved)
+    config = _checked(args)
+    folder = _folder(args, config)
     from palestra.deploy.run import train as start
 
-    return start(resolved.config, resolved.sources, folder, args.resume, args.unsafe_local)
+    return start(config, folder, args.resume, args.unsafe_local)
 
 
 def sft(args: Namespace) -> int:
     """Run only the supervised stage of a recipe."""
-    resolved = _resolve(args)
-    folder = Path(args.run) if args.run else _default_folder(resolved)
+    config = _checked(args)
+    folder = run_folder(args, config)
     from palestra.deploy.run import sft as start
 
-    return start(resolved.config, folder, args.unsafe_local)
+    return start(config, folder, args.unsafe_local)
 
 
 def evaluate(args: Namespace) -> int:
@@ -61,26 +62,28 @@ def _checkpoint(args: Namespace) -> Path:
     return checkpoint
 
 
-def _resolve(args: Namespace) -> Resolved:
-    from palestra.rewards.assemble import check_functions
-
-    resolved = load_recipe(args.recipe, args.set)
-    check_names(resolved.config.logger)
-    check_functions(resolved.config.rewards)
-    return resolved
-
-
-def _folder(args: Namespace, resolved: Resolved) -> Path:
-    resumed = None if args.resume in (AUTO, NEVER) else Path(args.resume)
-    if resumed and args.run and resumed.absolute() != Path(args.run).absolute():
-        raise UserError(f"--resume {resumed} and --run {args.run} name two folders; give one")
-    if resumed:
-        return resumed
-    return Path(args.run) if args.run else _default_folder(resolved)
-
-
-def _default_folder(resolved: Resolved) -> Path:
-    name = resolved.config.name
+def run_folder(args: Namespace, config: RunConfig) -> Path:
+    """``--run``, or the folder of this name below ``runs``."""
+    if args.run:
+        return Path(args.run)
+    name = config.name
     if Path(name).name != name or name in ("", ".", ".."):
         raise UserError(f"name = {name!r}: not a folder name; choose one without slashes")
     return Path("runs") / name
+
+
+def _checked(args: Namespace) -> RunConfig:
+    """The recipe's configuration, whose loggers and rewards are there."""
+    from palestra.rewards.assemble import check_functions
+
+    config = load_recipe(args.recipe, args.set).config
+    check_names(config.logger)
+    check_functions(config.rewards)
+    return config
+
+
+def _folder(args: Namespace, config: RunConfig) -> Path:
+    resumed = None if args.resume in (AUTO, NEVER) else Path(args.resume)
+    if resumed and args.run and resumed.absolute() != Path(args.run).absolute():
+        raise UserError(f"--resume {resumed} and --run {args.run} name two folders; give one")
+    return resumed or run_folder(args, config)

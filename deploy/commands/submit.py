@@ -10,6 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from palestra.deploy.commands.runs import run_folder
 from palestra.deploy.config_file import load_recipe
 from palestra.rl.errors import UserError
 
@@ -45,8 +46,8 @@ def command_of(args: Namespace) -> str:
         raise UserError(
             f"{args.recipe}: not below the folder that is sent; go to its project first"
         )
-    folder = Path(args.run or Path("runs") / config.name).absolute()
-    words = ["palestra", "train", str(recipe.relative_to(Path.cwd())), "--run", str(folder)]
+    folder = str(run_folder(args, config).absolute())
+    words = ["palestra", "train", str(recipe.relative_to(Path.cwd())), "--run", folder]
     words += [word for each in args.set for word in ("--set", each)]
     return shlex.join([*words, *(["--unsafe-local"] if args.unsafe_local else [])])
 
