@@ -7,15 +7,12 @@ import contextlib
 import os
 import secrets
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import grpc
 import ray
 from ray._common.network_utils import parse_address
 from ray._common.utils import get_default_ray_temp_dir
-from ray._private import services
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
 from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
@@ -28,10 +25,6 @@ OWN = "local"
 """The address that means a cluster of one's own to Ray."""
 ANSWER_S = 15.0
 """How long a head that RAY_ADDRESS names may take to answer."""
-START_S = 120.0
-"""How long the processes of a cluster of our own may take to come up."""
-PAUSE_S = 0.5
-"""Between two questions for a node that is not up yet."""
 ASK_S = 5.0
 """How long a connection to the head may take."""
 EVERY_S = 5.0
@@ -132,22 +125,21 @@ def _start() -> None:
     # Its ports are open to the network, and whoever may use them runs code as us.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
-        with _patience():
-            ray.init(
-                # Without it Ray joins whatever `ray start` has left running on this machine.
-                address=OWN,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-                object_store_memory=512 << 20,
-            )
+        ray.init(
+            # Without it Ray joins whatever `ray start` has left running on this machine.
+            address=OWN,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            object_store_memory=512 << 20,
+        )
     except Exception as error:  # Ray raises plain Exception, too
         raise _not_started(error) from error
 
 
 def _not_started(error: Exception) -> PalestraError:
     """What to say for what Ray raised instead of starting."""
-    said = " ".join(str(error).split())[:SAID]
+    said = " ".join(str(error).split())[:SAID].rstrip(" .")
     folder = get_default_ray_temp_dir()
     if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
         return UserError(
@@ -157,31 +149,9 @@ def _not_started(error: Exception) -> PalestraError:
     if isinstance(error, ValueError):
         return UserError(f"Ray does not take its settings: {said}")
     return InfraError(
-        f"Ray did not come up: {said}; its logs are in {folder}/session_latest/logs. If this"
-        " machine is only busy, give the same command again"
+        f"Ray did not come up: {said}; its logs are in {folder}/session_latest/logs. Where the"
+        " machine is only too busy, give the same command again"
     )
-
-
-@contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    """Ray asks for its own node for 30 s, a constant in its code: on a busy machine it is not up by
-    then. Within this context a question waits for its answer up to START_S."""
-    ask, deadline = services.get_node, time.monotonic() + START_S
-
-    def wait(*args: Any) -> Any:
-        while True:
-            try:
-                return ask(*args)
-            except RuntimeError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(PAUSE_S)
-
-    services.get_node = wait
-    try:
-        yield
-    finally:
-        services.get_node = ask
 
 
 @contextlib.contextmanager

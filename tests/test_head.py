@@ -10,8 +10,6 @@ from types import SimpleNamespace as Record
 
 import pytest
 import ray
-from ray._private import services
-from ray._private.node import Node
 
 from palestra.deploy import head
 from palestra.deploy.cli import main
@@ -39,7 +37,7 @@ def own_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (
             NO_GCS,
             1,
-            "error files: C address in use .; its logs are in /elsewhere/ray/session_latest",
+            "error files: C address in use; its logs are in /elsewhere/ray/session_latest",
         ),
         (ConnectionError("no GCS"), 1, "Ray did not come up: no GCS"),
         (TOO_LONG, 2, "cannot exceed 107 bytes: /a/b; set RAY_TMPDIR to a short path"),
@@ -70,23 +68,6 @@ def test_a_run_whose_ray_does_not_come_up_ends_with_one_line_and_can_go_on(
     assert summary["reason"] in (run / "console.log").read_text().splitlines()
     condition = Runs(Path("runs")).condition("x")
     assert condition.state is State.FAILED and condition.problem == summary["reason"]
-
-
-def test_a_busy_machine_has_longer_than_ray_would_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {"services", "get_node"} <= set(Node.__init__.__code__.co_names), "nobody asks so"
-    answers = iter([RuntimeError("cannot find the node"), RuntimeError("still"), {"port": 1}])
-
-    def get_node(address: str, node: str) -> dict[str, int]:
-        answer = next(answers)
-        if isinstance(answer, RuntimeError):
-            raise answer
-        return answer
-
-    monkeypatch.setattr(services, "get_node", get_node)
-    monkeypatch.setattr(head, "PAUSE_S", 0.0)
-    with head._patience():
-        assert services.get_node("head", "node") == {"port": 1}
-    assert services.get_node is get_node
 
 
 @pytest.fixture
