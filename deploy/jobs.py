@@ -24,6 +24,8 @@ from palestra.rl.errors import UserError
 T = TypeVar("T")
 ANSWER_S = 15.0
 UPLOAD_S = 300.0
+STOP_S = 60
+"""How long a job that is asked to stop has for it; Ray itself would give it 3 s."""
 TOKEN = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's"
 """What to do where a cluster refuses us."""
 NOT_SENT = ["runs/", ".git/", ".venv/"]
@@ -54,7 +56,11 @@ class Jobs:
 
     def submit(self, command: str, folder: str) -> str:
         """Run ``command`` in a copy of ``folder``; the id of the job."""
-        environment = {"working_dir": folder, "excludes": NOT_SENT}
+        environment = {
+            "working_dir": folder,
+            "excludes": NOT_SENT,
+            "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S)},
+        }
         return self._answer(
             lambda: str(self._client.submit_job(entrypoint=command, runtime_env=environment)),
             UPLOAD_S,

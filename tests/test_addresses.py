@@ -134,6 +134,21 @@ def test_a_head_that_falls_silent_is_not_followed_for_ever(
     assert seen == ["step 1\n"]
 
 
+def test_a_job_has_time_to_end_cleanly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sent: list[dict[str, object]] = []
+
+    class Client:
+        def __init__(self, address: str) -> None: ...
+
+        def submit_job(self, *, entrypoint: str, runtime_env: dict[str, object]) -> str:
+            sent.append(runtime_env)
+            return "x"
+
+    monkeypatch.setattr(jobs, "JobSubmissionClient", Client)
+    assert jobs.Jobs("http://h:1").submit("palestra train", str(tmp_path)) == "x"
+    assert sent[0]["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "60"}, "Ray kills it after 3 s"
+
+
 @pytest.mark.parametrize("who", ["silent", "dead"])
 def test_a_run_does_not_wait_for_a_cluster_that_is_not_there(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, who: str
