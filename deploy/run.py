@@ -205,7 +205,8 @@ class Job:
         self.console.say("next:")
         self.console.say(f"  palestra show {path}")
         if last is not None:
-            self.console.say(f"  palestra eval {last} --tasks {self.config.tasks.source} -n 4")
+            source = shlex.quote(self.config.tasks.source)
+            self.console.say(f"  palestra eval {last} --tasks {source} -n 4")
         self.console.say(f"  tensorboard --logdir {path / 'tensorboard'}")
 
 

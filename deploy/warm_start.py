@@ -50,6 +50,7 @@ async def warm_start(
 ) -> Path:
     """The folder that RL starts from; the supervised stage is done once per run, and so is the
     adapter (``ADAPTER`` in the run's folder) where RL trains one."""
+    ensure_taught(config, env, train)
     base = base_policy(config, run, env, train, console)
     if config.policy.engine.return_routed_experts and not has_experts(str(base)):
         raise UserError(
@@ -81,6 +82,19 @@ async def warm_start(
         async with learner_alone(settings, str(base), ranks, gpu=gpu) as learner:
             await _learn(learner, folder, batches, advance)
     return folder
+
+
+def ensure_taught(config: RunConfig, env: Env, train: Sequence[Task]) -> None:
+    """Raise ``UserError`` where the supervised stage is asked for and has nothing to learn from."""
+    sft = config.policy.sft
+    if not sft.steps:
+        return
+    if next(env.demonstrations(train, config.seed), None) is None:
+        raise UserError(
+            f"policy.sft.steps: {env.name} writes no demonstrations of these tasks; set it to 0"
+        )
+    if sft.corpus_steps and not sources_of(train):
+        raise UserError("policy.sft.corpus_steps: these tasks have no references; set it to 0")
 
 
 def first_adapter(config: RunConfig, model: Path, folder: Path) -> None:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from palestra.envs.arguments import tool
+from palestra.envs.demos import called
 from palestra.envs.files import FileEnv
 from palestra.rewards.score import Weighted
 from palestra.rewards.tests_pass import tests_pass
-from palestra.rl.types import AnswerCheck, Json, Observation, Sandbox, Task, Tool
+from palestra.rl.types import (
+    AnswerCheck,
+    Demonstration,
+    Json,
+    Observation,
+    Sandbox,
+    Task,
+    Tool,
+)
 
 SYSTEM_PROMPT = """\
 Solve the problem. Think first, then hand in your answer, and nothing else, with the tool submit."""
@@ -35,6 +44,16 @@ class Answer(FileEnv):
         assert isinstance(answer, str)  # by the schema
         await self.write(ANSWER, answer, box)
         return Observation(text="", submitted=True)
+
+    def demonstrations(
+        self, tasks: Sequence[Task], seed: int, **_: float
+    ) -> Iterator[Demonstration]:
+        """The reference of each task that has one, handed in at once: the form of an episode, and
+        nothing of how to think."""
+        for task in tasks:
+            if ANSWER in task.reference:
+                steps = (called("submit", {"answer": task.reference[ANSWER]}),)
+                yield Demonstration(task_id=task.id, prompt=self.prompt(task), steps=steps)
 
 
 def answer_task(

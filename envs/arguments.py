@@ -2,7 +2,8 @@
 
 Understands the part of JSON schema that tools use: ``properties`` with a ``type``, and
 ``required``. Some tool-call formats carry every value as text, so an integer may also be written as
-a string of digits, and a number, an array or an object as its JSON text.
+a string of digits, a boolean as ``true`` or ``True``, and a number, an array or an object as its
+JSON text.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from palestra.rl.types import Json, Tool, ToolCall
 
 _DIGITS = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_TRUTH = {"true": True, "false": False}
 _JSON: Mapping[str, tuple[type, ...]] = {
     "number": (int, float),
     "array": (list,),
@@ -76,8 +78,8 @@ def _value(name: str, value: Json, schema: Json) -> Json:
         return _integer(name, value)
     if kind == "string" and not isinstance(value, str):
         raise ToolError(f"{name} must be a string, not {type(value).__name__}")
-    if kind == "boolean" and not isinstance(value, bool):
-        raise ToolError(f"{name} must be true or false")
+    if kind == "boolean":
+        return _boolean(name, value)
     if isinstance(kind, str) and kind in _JSON:
         return _read(name, value, kind)
     return value
@@ -92,6 +94,13 @@ def _read(name: str, value: Json, kind: str) -> Json:
             found = None
     if not isinstance(found, _JSON[kind]) or isinstance(found, bool):
         raise ToolError(f"{name} must be {'an' if kind[0] in 'ao' else 'a'} {kind} in JSON")
+    return found
+
+
+def _boolean(name: str, value: Json) -> bool:
+    found = _TRUTH.get(value.lower()) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise ToolError(f"{name} must be true or false")
     return found
 
 

@@ -59,9 +59,10 @@ class LazyTasks(Sequence[Task], Generic[K]):
 class TaskSet:
     """Tasks of one source for one environment, in a stable order.
 
-    ``labels["split"]`` of a task, where there is one, is ``train``, ``heldout_mutations`` or
-    ``heldout_functions``. ``validated`` tasks were made by running them: the reference passes, and
-    what the agent starts from fails.
+    ``labels["split"]`` of a task, where there is one, is ``train`` or a held-out one: of repair
+    tasks ``heldout_mutations`` or ``heldout_functions``, of other environments ``heldout``.
+    ``validated`` tasks were made by running them: the reference passes, and what the agent starts
+    from fails.
 
     Example: ``TaskSet(source="repair:", env="palestra/Repair-v0", tasks=tasks, skipped=())``
     """

@@ -245,8 +245,9 @@ class HackingConfig(Settings):
 class EvalConfig(Settings):
     """Evaluation on held-out splits: before, after and every `freq` steps."""
 
-    splits: list[str] = ["heldout_mutations", "heldout_functions"]
-    """Which splits are evaluated."""
+    splits: list[str] = ["heldout_mutations", "heldout_functions", "heldout"]
+    """Which splits are evaluated, those of them that the tasks have: the first two are those of
+    repair tasks, the third that of the other environments."""
     freq: int = Field(default=0, ge=0)
     """Evaluate the first split every so many steps; 0 means only before and after."""
     limit: int = Field(default=200, ge=1)

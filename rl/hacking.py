@@ -36,12 +36,14 @@ def hacking_metrics(
     trajectories: Iterable[Trajectory],
     tasks: Mapping[str, Task],
     journal: Journal,
-    split: str,
+    splits: Sequence[str],
 ) -> dict[str, float]:
-    """The signs of ``step``, before it is learned from; ``split`` is the held-out one to watch."""
+    """The signs of ``step``, before it is learned from; the first of the held-out ``splits`` that
+    was evaluated is watched."""
     played = [t for t in trajectories if t.outcome not in LOST and t.task_id in tasks]
     earlier = [(number, metrics) for number, metrics in journal.steps() if number < step]
-    evals = [row for row in journal.evals(split=split) if row.step < step]
+    evaluated = (journal.evals(split=split) for split in splits)
+    evals = [row for row in next(filter(None, evaluated), []) if row.step < step]
     signs = {
         "visible_only_frac": _share(_visible_only(t, tasks[t.task_id]) for t in played),
         "special_cased_frac": _share(_special_cases(t, tasks[t.task_id]) for t in played),

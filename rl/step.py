@@ -70,8 +70,8 @@ async def rl_step(step: int, run: Run) -> dict[str, float]:
     metrics |= shaping_metrics(groups) | kl_metrics(penalties, run.config.kl)
     run.journal.add_shaped(step, groups)
     record_visits(step, groups, run.journal)
-    split = next(iter(run.config.eval.splits), "")
-    metrics |= hacking_metrics(step, trajectories, run.by_id, run.journal, split)
+    splits = run.config.eval.splits
+    metrics |= hacking_metrics(step, trajectories, run.by_id, run.journal, splits)
     ensure_honest(step, metrics, run.config.hacking)
 
     ptx = draw_ptx(step, run)

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from palestra.deploy.config import RunConfig
-from palestra.deploy.warm_start import demonstrations, ptx_samples
+from palestra.deploy.warm_start import demonstrations, ensure_taught, ptx_samples
+from palestra.envs.complete import Complete
 from palestra.envs.repair import Repair
 from palestra.policies.config import TinyConfig
 from palestra.policies.tiny import build
 from palestra.policies.tokenizer import HFTokenizer
+from palestra.rl.errors import UserError
 from palestra.rl.types import Demonstration, DemoStep, Message, Task, ToolCall
 from palestra.rollout.dialects import DIALECTS
 from palestra.rollout.tokens import Chat
@@ -51,3 +53,13 @@ def test_a_demonstration_that_cannot_be_written_is_left_out(
     assert len(said) == 2 - samples
     assert all(line.startswith("left out a demonstration of bad: replace:") for line in said)
     assert ptx_samples(config, env, chat, ()) == found
+
+
+def test_a_stage_with_nothing_to_learn_from_is_refused_before_it_starts() -> None:
+    sft = {"steps": 1, "corpus_steps": 1}
+    config = RunConfig.model_validate({"policy": {"sft": sft}})
+    with pytest.raises(UserError, match=r"^policy.sft.steps: palestra/Complete-v0 writes no demon"):
+        ensure_taught(config, Complete(None), ())  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^policy.sft.corpus_steps: .* no references"):
+        ensure_taught(config, Env(None), ())  # type: ignore[arg-type]
+    ensure_taught(RunConfig(), Complete(None), ())  # type: ignore[arg-type]

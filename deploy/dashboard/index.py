@@ -18,7 +18,7 @@ from typing import Any
 from palestra.rl.journal import Journal, Recorded
 from palestra.rl.types import Trajectory
 
-FORMAT = 1
+FORMAT = 2
 BATCH = 64
 """Episodes per transaction."""
 WORDS = 16_000
@@ -147,11 +147,14 @@ class EpisodeIndex:
 
 
 def environment_of(task_id: str, default: str) -> str:
-    """The first part of a task's id, or ``default`` for ids without parts.
+    """The first part of a task's id, or ``default`` for ids without parts; of a task of an adapter
+    all but its number, as an address has slashes, too.
 
     Example: ``environment_of("repair/clamp/3", "swebench") == "repair"``
     """
     head, slash, _ = task_id.partition("/")
+    if ":" in head:
+        head, slash, _ = task_id.rpartition("/")
     return head if slash and head else default
 
 

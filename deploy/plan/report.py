@@ -102,7 +102,7 @@ def lines(plan: Plan) -> Iterator[str]:
         f"{b.micro_batches} micro-batches of {b.micro_batch_tokens:,} tokens a rank; "
         f"staleness at most {b.staleness}"
     )
-    yield f"evaluation {b.evaluation} episodes"
+    yield f"evaluation at most {b.evaluation} episodes"
     yield ""
     yield from _memory(plan)
     yield ""

@@ -10,6 +10,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from palestra.envs.arguments import tool
+from palestra.envs.demos import called
 from palestra.envs.files import FileEnv
 from palestra.envs.puzzle import slots
 from palestra.envs.safety.archive import Attack, mutate, seeds
@@ -17,7 +18,16 @@ from palestra.envs.safety.house import GOALS, house
 from palestra.rewards.score import Weighted
 from palestra.rewards.tests_pass import tests_pass
 from palestra.rl.errors import TaskError
-from palestra.rl.types import AnswerCheck, Json, Message, Observation, Sandbox, Task, Tool
+from palestra.rl.types import (
+    AnswerCheck,
+    Demonstration,
+    Json,
+    Message,
+    Observation,
+    Sandbox,
+    Task,
+    Tool,
+)
 
 KIND = "safety"
 TALK = "talk.json"
@@ -80,6 +90,18 @@ class Safety(FileEnv):
                 self._changed(attack, slot.difficulty - 1, slot.random), slot.id, slot.labels, seed
             )
         ]
+
+    def demonstrations(
+        self, tasks: Sequence[Task], seed: int, **_: float
+    ) -> Iterator[Demonstration]:
+        """The replies of each task's reference, where it has one."""
+        for task in tasks:
+            if TALK in task.reference:
+                talk = talk_of(task.reference[TALK])
+                heard = (*talk.turns[1:], "")
+                told = zip(talk.replies, heard, strict=False)
+                steps = tuple(called("reply", {"text": text}, answer) for text, answer in told)
+                yield Demonstration(task_id=task.id, prompt=self.prompt(task), steps=steps)
 
     @staticmethod
     def _changed(attack: Attack, times: int, rng: random.Random) -> Attack:

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import ValidationError
 
 from palestra.envs.arguments import ToolError, tool
+from palestra.envs.demos import called
 from palestra.envs.files import FileEnv
 from palestra.envs.puzzle import slots
 from palestra.envs.tool_use.actions import ACTIONS, Action, tool_of
@@ -24,12 +25,10 @@ from palestra.rl.types import (
     Demonstration,
     DemoStep,
     Json,
-    Message,
     Observation,
     Sandbox,
     Task,
     Tool,
-    ToolCall,
 )
 
 SYSTEM_PROMPT = """\
@@ -78,14 +77,14 @@ class ToolUse(FileEnv):
     def demonstrations(
         self, tasks: Sequence[Task], seed: int, **_: float
     ) -> Iterator[Demonstration]:
-        """The scripted player's episode of each task; it makes no mistakes."""
-        for task in tasks:
+        """The scripted player's episode of each task that has its calls; it makes no mistakes."""
+        for task in (task for task in tasks if "calls" in task.labels):
             state = State.model_validate_json(task.files[STATE])
             steps: list[DemoStep] = []
             for name, arguments in json.loads(task.labels["calls"]):
                 state, answer = step(state, _action(name, arguments))
-                steps.append(_step(name, arguments, answer))
-            steps.append(_step("submit", {}, ""))
+                steps.append(called(name, arguments, answer))
+            steps.append(called("submit", {}))
             yield Demonstration(task_id=task.id, prompt=self.prompt(task), steps=tuple(steps))
 
 
@@ -95,9 +94,3 @@ def _action(name: str, arguments: Mapping[str, Json]) -> Action:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ToolError(f"error: {first['loc'][0]}: {first['msg']}") from error
-
-
-def _step(name: str, arguments: Mapping[str, Json], answer: str) -> DemoStep:
-    call = ToolCall(name=name, arguments=arguments)
-    message = Message(role="assistant", content="", calls=(call,))
-    return DemoStep(message=message, observation=answer)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
-from palestra.rl.types import ToolCall
+from palestra.rl.types import Json, ToolCall
 from palestra.rollout.dialects.base import Dialect, Malformed
 from palestra.rollout.quoting import Markup, Quote
 
@@ -17,7 +18,8 @@ _PARAMETER = re.compile(rf"<parameter=({_NAME})>\n(.*?)\n</parameter>\n", re.DOT
 class Qwen3Coder(Dialect):
     """``<tool_call>\\n<function=NAME>\\n<parameter=KEY>\\nVALUE\\n</parameter>\\n</function>\\n...``
 
-    Values are strings; the environment converts them by its own schema.
+    Values are strings, those of other types their JSON text; the environment converts them by its
+    own schema.
     """
 
     def parse_body(self, text: str) -> ToolCall:
@@ -39,8 +41,12 @@ class Qwen3Coder(Dialect):
     def body(self, call: ToolCall) -> Markup:
         parts: list[str | Quote] = [f"\n<function={call.name}>\n"]
         for key, value in call.arguments.items():
-            parts += [f"<parameter={key}>\n", Quote(str(value)), "\n</parameter>\n"]
+            parts += [f"<parameter={key}>\n", Quote(_text(value)), "\n</parameter>\n"]
         return [*parts, "</function>\n"]
 
     def understood(self, call: ToolCall) -> ToolCall:
-        return replace(call, arguments={key: str(v) for key, v in call.arguments.items()})
+        return replace(call, arguments={key: _text(v) for key, v in call.arguments.items()})
+
+
+def _text(value: Json) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from palestra.deploy.dashboard.index import environment_of
 from palestra.deploy.run_folder import LOCK
 from palestra.rl.journal import APPLICATION_ID, FORMAT, Journal
 from palestra.rl.types import Judgement, Message, Opinion, Trajectory, Turn
@@ -315,3 +316,14 @@ def test_the_shell_loads_every_module_at_once() -> None:
         f"{part}/{file.name}" for part in ("lib", "views") for file in (static / part).iterdir()
     }
     assert named == there
+
+
+@pytest.mark.parametrize(
+    ("task", "environment"),
+    [
+        *[("repair/clamp/3", "repair"), ("openenv:http://127.0.0.1:80/x?seeds=9/3", None)],
+        *[("verifiers:acme/words?n=1/0", None), ("alone", "swebench")],
+    ],
+)
+def test_an_environment_is_told_by_its_tasks(task: str, environment: str | None) -> None:
+    assert environment_of(task, "swebench") == (environment or task.rpartition("/")[0])

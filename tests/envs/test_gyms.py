@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -31,6 +32,7 @@ from palestra.envs.safety.env import Safety
 from palestra.envs.taskset import TaskSet
 from palestra.envs.tool_use.env import ToolUse
 from palestra.rewards.answers.grade import AnswerGrader
+from palestra.rl.config import EvalConfig
 from palestra.rl.types import AnswerCheck
 
 ANSWERED: list[type[Env]] = [Math, Logic, Instructions, Faithfulness]
@@ -45,6 +47,7 @@ def test_tasks_are_sound_and_the_same_for_the_same_seed(gym: type[Env], world: A
     assert len({task.id for task in tasks}) == len(tasks)
     splits = Counter(task.labels["split"] for task in tasks)
     assert splits["train"] == 3 * splits["heldout"]
+    assert set(splits) <= {"train", *EvalConfig().splits}, "a run evaluates what is held out"
     some = TaskSet(source=env.name, env=env.name, tasks=tasks[::3])
     stage = Stage(env=env, provider=world.provider)
     grader = AnswerGrader(world.grade)
@@ -67,6 +70,28 @@ def test_gymnasium_accepts_it(gym: type[Env], world: Any) -> None:
     played.reset(seed=0, options={"task": easy[0].id})
     wrong = json.dumps({"name": "submit", "arguments": {"answer": "I do not know"}})
     assert played.step(wrong)[1:4] == (0.0, True, False)
+    played.close()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("gym", GYMS)
+def test_demonstrations_are_worth_a_reward_of_1(gym: type[Env], world: Any) -> None:
+    env = gym(world.run_checks)
+    hard = [task for task in env.tasks(0) if task.labels["difficulty"] == "4"][:24:7]
+    bare = [replace(task, reference={}, labels={}) for task in hard]
+    assert not list(env.demonstrations(bare, 0))
+    played = TaskEnv(env, hard, provider=world.provider, grader=AnswerGrader(world.grade))
+    demos = list(env.demonstrations(hard, 0))
+    assert [demo.task_id for demo in demos] == [task.id for task in hard]
+    for demo in demos:
+        played.reset(seed=0, options={"task": demo.task_id})
+        for turn in demo.steps:
+            [call] = turn.message.calls
+            action = json.dumps({"name": call.name, "arguments": dict(call.arguments)})
+            text, reward, ended, *_ = played.step(action)
+            assert text == turn.observation
+        assert (ended, reward) == (True, 1.0)
+        assert len(demo.steps) < env.max_turns or gym in ANSWERED
     played.close()
 
 

@@ -177,19 +177,9 @@ def test_no_arguments_break_a_tool(world: Any, name: str, arguments: Any) -> Non
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_gymnasium_accepts_it_and_demonstrations_are_worth_a_reward_of_1(world: Any) -> None:
+def test_gymnasium_accepts_it(world: Any) -> None:
     env = ToolUse(world.run_checks)
     hard = [made(errand, 0, 4) for errand in ("book", "buy", "close")]
     played = TaskEnv(env, hard, provider=world.provider, grader=AnswerGrader(world.grade))
     check_env(played, skip_render_check=True)
-    for demo in env.demonstrations(hard, 0):
-        played.reset(seed=0, options={"task": demo.task_id})
-        for turn in demo.steps:
-            [call] = turn.message.calls
-            text, reward, ended, *_ = played.step(
-                json.dumps({"name": call.name, "arguments": dict(call.arguments)})
-            )
-            assert text == turn.observation
-        assert (ended, reward) == (True, 1.0)
-        assert len(demo.steps) < env.max_turns
     played.close()

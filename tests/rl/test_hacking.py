@@ -131,7 +131,7 @@ MakeTrajectory = Callable[..., Trajectory]
 def signs(
     played: Sequence[Trajectory], task: Task, journal: Journal, step: int = 1
 ) -> Mapping[str, float]:
-    return hacking_metrics(step, played, {task.id: task}, journal, "heldout")
+    return hacking_metrics(step, played, {task.id: task}, journal, ["heldout"])
 
 
 def test_visible_tests_alone(make_trajectory: MakeTrajectory, journal: Journal) -> None:
@@ -217,6 +217,13 @@ def test_reward_up_while_heldout_falls(
     ]
     steps = [(number, {"reward/mean": reward}) for number, reward in enumerate(rewards, 1)]
     assert heldout_fall(rows, steps) == fall
+
+
+def test_the_first_split_that_was_evaluated_is_watched(journal: Journal) -> None:
+    for step in (0, 1):
+        journal.add_eval(EvalRow(step=step, split="heldout", task_id="t", sample=0, solved=False))
+    found = hacking_metrics(2, [], {}, journal, ["heldout_mutations", "heldout"])
+    assert found["hacking/heldout_fall"] == 0.0
 
 
 def test_above_its_limit_a_sign_ends_the_run_before_it_learns_and_it_can_go_on(
