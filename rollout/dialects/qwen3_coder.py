@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 from palestra.rl.types import Json, ToolCall
-from palestra.rollout.dialects.base import Dialect, Malformed
+from palestra.rollout.dialects.base import Dialect, Inexpressible, Malformed
 from palestra.rollout.quoting import Markup, Quote
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,63}"
@@ -39,9 +39,13 @@ class Qwen3Coder(Dialect):
         return ToolCall(name=call[1], arguments=arguments)
 
     def body(self, call: ToolCall) -> Markup:
+        try:
+            texts = {key: _text(value) for key, value in call.arguments.items()}
+        except (TypeError, ValueError, RecursionError) as error:
+            raise Inexpressible(f"{call.name}: not JSON: {error}") from None
         parts: list[str | Quote] = [f"\n<function={call.name}>\n"]
-        for key, value in call.arguments.items():
-            parts += [f"<parameter={key}>\n", Quote(_text(value)), "\n</parameter>\n"]
+        for key, text in texts.items():
+            parts += [f"<parameter={key}>\n", Quote(text), "\n</parameter>\n"]
         return [*parts, "</function>\n"]
 
     def understood(self, call: ToolCall) -> ToolCall:
@@ -49,4 +53,6 @@ class Qwen3Coder(Dialect):
 
 
 def _text(value: Json) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
