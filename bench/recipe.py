@@ -58,12 +58,22 @@ SETTING = (
     "rl.eval.limit=100",
     "rl.eval.samples=4",
 )
+RETRIES_LIMIT = 256
+# Half of the demonstrations go on after an attempt that failed, and there are turns to do so: where
+# more tokens are no use, a policy that never learned to use them loses nothing.
+RETRIES = (
+    "policy.sft={corpus_steps = 10, steps = 150, batch_size = 48, mistakes = 0.5, recites = 0.75}",
+    "rollout.max_turns=6",
+    "rollout.max_context_length=896",
+    f"rl.budget.by_kind={{repair = {RETRIES_LIMIT}}}",
+)
 BASE, WITH, DECAY = "k25", "k25 with PTX", "k25 with temperature decay"
-TOGGLE, RIGID, LIFTED = "toggle", "rigid budget", "rigid budget lifted"
+FREE, TOGGLE, RIGID, LIFTED = "free length", "toggle", "rigid budget", "rigid budget lifted"
 ARMS: Mapping[str, Sequence[str]] = {
+    FREE: (),
+    # At the start few problems are solved half of the time.
+    TOGGLE: ("rl.toggle.enable=true", "rl.toggle.min_accuracy=0.3", "rl.toggle.percentile=30"),
     BASE: (),
-    # Few problems are solved half of the time so early: all that are solved at all count.
-    TOGGLE: ("rl.toggle.enable=true", "rl.toggle.min_accuracy=0.1", "rl.toggle.percentile=20"),
     WITH: ("rl.ptx.coef=4", "rl.ptx.samples_per_step=32"),
     DECAY: (
         "rl.temperature=1.2",
@@ -73,10 +83,21 @@ ARMS: Mapping[str, Sequence[str]] = {
     "grpo": ("rl.objective.name=grpo",),
     "dapo": ("rl.objective.name=dapo",),
 }
-PARTS: Mapping[str, Sequence[str]] = {
-    "toggle": (BASE, TOGGLE, LIFTED),
-    "ptx": (WITH, BASE),
-    "algorithms": (BASE, DECAY, "k15", "grpo", "dapo"),
+
+
+@dataclass(frozen=True)
+class Part:
+    """A comparison: its arms, what its runs are told besides ``SETTING``, and their folder."""
+
+    arms: Sequence[str]
+    setting: tuple[str, ...] = ()
+    folder: str = "."
+
+
+PARTS: Mapping[str, Part] = {
+    "toggle": Part((FREE, TOGGLE, RIGID, LIFTED), RETRIES, "retries"),
+    "ptx": Part((WITH, BASE)),
+    "algorithms": Part((BASE, DECAY, "k15", "grpo", "dapo")),
 }
 Figure = dict[str, object]
 
@@ -90,25 +111,33 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--set", action="append", default=[])
     args = parser.parse_args()
-    bench = Bench(args.recipe, args.runs, (*SETTING, *args.set))
-    wanted = {arm for part in args.parts or PARTS for arm in PARTS[part]}
+    benches = {
+        name: Bench(args.recipe, args.runs / part.folder, (*SETTING, *part.setting, *args.set))
+        for name, part in PARTS.items()
+    }
+    # A run that two parts share is made once.
+    wanted = dict.fromkeys(
+        (benches[name], arm)
+        for name in args.parts or PARTS
+        for arm in PARTS[name].arms
+        if arm in ARMS
+    )
     for seed in args.seeds:
-        bench.start(seed)
+        for bench in {bench for bench, _ in wanted}:
+            bench.start(seed)
         with ThreadPoolExecutor(args.jobs) as pool:
-            for done in as_completed(
-                [pool.submit(bench.play, arm, seed) for arm in ARMS if arm in wanted]
-            ):
+            for done in as_completed([pool.submit(bench.play, arm, seed) for bench, arm in wanted]):
                 done.result()
-                report(bench, args.seeds)
+                report(benches, args.seeds)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the runs are, and what all of them are told."""
+    """Where runs are, and what all of them are told."""
 
     recipe: str
     runs: Path
-    setting: Sequence[str]
+    setting: tuple[str, ...]
 
     def run(self, arm: str, seed: int) -> Path:
         """The folder of an arm's run."""
@@ -126,7 +155,7 @@ class Bench:
         """The run of an arm; Toggle's is followed by those that its budgets are for."""
         run = self._train(arm, seed, self.start(seed), ARMS[arm])
         if arm == TOGGLE:
-            self._lifted(seed, estimated_budget(run, LIMIT))
+            self._lifted(seed, estimated_budget(run, RETRIES_LIMIT))
 
     def _lifted(self, seed: int, budget: int) -> None:
         """Trained under one budget for all problems, and played without it."""
@@ -139,55 +168,55 @@ class Bench:
         return train(self.recipe, self.run(arm, seed), [*self.setting, *given, *more])
 
 
-def report(bench: Bench, seeds: Sequence[int]) -> None:
+def report(benches: Mapping[str, Bench], seeds: Sequence[int]) -> None:
     """Write the figures of the arms that are finished, and the curves."""
-    over = {
-        arm: [seed for seed in seeds if finished(bench.run(arm, seed))]
-        for arm in [*ARMS, RIGID, LIFTED]
+    runs = {arm: benches[name].run for name, part in PARTS.items() for arm in part.arms}
+    over = {arm: [s for s in seeds if finished(run(arm, s))] for arm, run in runs.items()}
+    figures = {
+        name: each
+        for arm, done in over.items()
+        for name, each in of_arm(arm, {seed: runs[arm](arm, seed) for seed in done})
     }
-    figures = dict(of_arms(bench, over))
     if compared := shared(over, "toggle"):
-        figures |= toggle(bench, compared)
+        figures |= toggle(benches["toggle"], compared)
     if compared := shared(over, "ptx"):
-        figures |= ptx(bench, compared)
+        figures |= ptx(benches["ptx"], compared)
     curves = {
-        arm: [metrics(bench.run(arm, seed), "reward/mean") for seed in over[arm]]
-        for arm in PARTS["algorithms"]
+        arm: [metrics(runs[arm](arm, seed), "reward/mean") for seed in over[arm]]
+        for arm in PARTS["algorithms"].arms
         if over[arm]
     }
     reward_curves(curves, PICTURE)
-    how = "bench/recipe.py, recipe " + Path(bench.recipe).name
+    how = "bench/recipe.py, recipe " + Path(benches["ptx"].recipe).name
     write_report(RESULT, figures, how, machine_of())
 
 
 def shared(over: Mapping[str, Sequence[int]], part: str) -> list[int]:
     """The seeds for which every arm of a part is finished."""
-    first, *others = (over[arm] for arm in PARTS[part])
+    first, *others = (over[arm] for arm in PARTS[part].arms)
     return [seed for seed in first if all(seed in seeds for seeds in others)]
 
 
-def of_arms(bench: Bench, over: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, Figure]]:
-    """What the arms come to, each for itself."""
-    for arm, seeds in over.items():
-        if not seeds:
-            continue
-        runs = {seed: bench.run(arm, seed) for seed in seeds}
-        yield f"pass@1, {arm}", figure({s: pass_at_1(run) for s, run in runs.items()}, "share")
-        tokens = {s: generated(run) for s, run in runs.items()}
-        yield f"generated tokens per episode, {arm}", figure(tokens, "tokens")
-        if arm != LIFTED:
-            rewards = {s: last_reward(run) for s, run in runs.items()}
-            yield f"reward of the last five steps, {arm}", figure(rewards, "reward")
+def of_arm(arm: str, runs: Mapping[int, Path]) -> Iterator[tuple[str, Figure]]:
+    """What an arm comes to for itself."""
+    if not runs:
+        return
+    yield f"pass@1, {arm}", figure({s: pass_at_1(run) for s, run in runs.items()}, "share")
+    tokens = {s: generated(run) for s, run in runs.items()}
+    yield f"generated tokens per episode, {arm}", figure(tokens, "tokens")
+    if arm != LIFTED:
+        rewards = {s: last_reward(run) for s, run in runs.items()}
+        yield f"reward of the last five steps, {arm}", figure(rewards, "reward")
 
 
 def toggle(bench: Bench, seeds: Sequence[int]) -> dict[str, Figure]:
     """Free length, Toggle, and a rigid budget as large as Toggle's: tokens, and pass@1 when every
     policy may generate as much as the free one."""
-    free, short, rigid = (partial(bench.run, arm) for arm in PARTS["toggle"])
+    free, short, lifted = (partial(bench.run, arm) for arm in (FREE, TOGGLE, LIFTED))
     saved = {s: 1 - generated(short(s)) / generated(free(s)) for s in seeds}
     lost = {s: pass_at_1(free(s)) - pass_at_1(short(s)) for s in seeds}
-    overfit = {s: pass_at_1(free(s)) - pass_at_1(rigid(s)) for s in seeds}
-    budgets = {s: float(estimated_budget(short(s), LIMIT)) for s in seeds}
+    overfit = {s: pass_at_1(free(s)) - pass_at_1(lifted(s)) for s in seeds}
+    budgets = {s: float(estimated_budget(short(s), RETRIES_LIMIT)) for s in seeds}
     return {
         "Toggle: generated tokens saved": figure(saved, "share", ">= 0.25", mean(saved) >= 0.25),
         "Toggle: pass@1 lost": figure(lost, "share", "<= 0.02", mean(lost) <= 0.02),
@@ -201,7 +230,7 @@ def toggle(bench: Bench, seeds: Sequence[int]) -> dict[str, Figure]:
 def ptx(bench: Bench, seeds: Sequence[int]) -> dict[str, Figure]:
     """With PTX and without: how much less likely demonstrations of held-out tasks become."""
     kept, free = (
-        {s: forgetting(bench.run(arm, s), bench.start(s)) for s in seeds} for arm in PARTS["ptx"]
+        {s: forgetting(bench.run(arm, s), bench.start(s)) for s in seeds} for arm in (WITH, BASE)
     )
     gap = {s: last_reward(bench.run(WITH, s)) - last_reward(bench.run(BASE, s)) for s in seeds}
     return {
