@@ -319,6 +319,27 @@ def test_charts_zoom_move_and_compare(tiny: Path, server: str, visit: Open) -> N
     expect(page.locator(".readout")).to_have_text("1 at 1")
 
 
+def test_labels_of_an_axis_differ(tiny: Path, server: str, visit: Open) -> None:
+    page = visit(f"{server}/#/")
+    labels = page.evaluate(
+        """async () => {
+            const { tick } = await import("/static/lib/format.js");
+            const { ticks } = await import("/static/lib/scale.js");
+            const ranges = [
+                [2.49e9, 2.56e9], [1.2e-14, 6e-14], [1.2, 1.222], [0, 1], [980, 1040], [-0.5, 0.5],
+            ];
+            return ranges.map(([low, high]) => {
+                const found = ticks(low, high, 4);
+                return found.map((value) => tick(value, found[1] - found[0]));
+            });
+        }"""
+    )
+    assert labels[0] == ["2.50e+9", "2.52e+9", "2.54e+9", "2.56e+9"]
+    assert labels[2] == ["1.2", "1.21", "1.22"]
+    assert labels[3] == ["0", "0.5", "1"] and labels[4][0] == "980"
+    assert all(len({*each}) == len(each) > 1 for each in labels)
+
+
 def test_a_token_is_asked_for(tiny: Path, serve: Callable[..., str], browser: Browser) -> None:
     page = browser.new_page()
     page.set_default_timeout(PATIENCE_MS)

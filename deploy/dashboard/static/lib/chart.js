@@ -2,7 +2,7 @@
 // A line chart on a canvas: hover, drag to zoom, arrow keys, and its numbers as a table.
 
 import { fill, h } from "./dom.js";
-import { number, time } from "./format.js";
+import { number, tick, time } from "./format.js";
 import { extent, nearest, scale, smooth, ticks } from "./scale.js";
 
 /**
@@ -11,7 +11,7 @@ import { extent, nearest, scale, smooth, ticks } from "./scale.js";
  *   onZoom: (range: [number, number] | null) => void, onCursor: (x: number | null) => void}} Options
  */
 
-const LEFT = 46;
+const LEFT = 54;
 const BOTTOM = 18;
 const TOP = 6;
 const RIGHT = 8;
@@ -125,8 +125,9 @@ function paint(canvas, options, lines, state) {
   pen.lineWidth = 1;
   pen.textAlign = "right";
   pen.textBaseline = "middle";
-  for (const value of ticks(y0, y1, 4)) {
-    pen.fillText(number(Math.abs(value) < 1e-12 ? 0 : value), LEFT - 6, y.to(value));
+  const levels = ticks(y0, y1, 4);
+  for (const value of levels) {
+    pen.fillText(tick(value, levels.length > 1 ? levels[1] - levels[0] : Math.abs(value) || 1), LEFT - 6, y.to(value));
     stroke(pen, [[LEFT, y.to(value)], [width - RIGHT, y.to(value)]]);
   }
   pen.textAlign = "center";

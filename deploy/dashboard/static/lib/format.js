@@ -10,6 +10,15 @@ export function number(value) {
   return String(Number(value.toPrecision(size >= 100 ? 4 : 3)));
 }
 
+/** A label of an axis: as many digits as tell it from its neighbours. @param {number} value @param {number} step */
+export function tick(value, step) {
+  const size = Math.abs(value);
+  if (size < step * 1e-6) return "0";
+  const place = Math.floor(Math.log10(step) + 1e-9);
+  if (size < 1e-3 || size >= 1e7) return value.toExponential(Math.max(0, Math.floor(Math.log10(size) + 1e-9) - place));
+  return value.toLocaleString("en", { maximumFractionDigits: Math.max(0, -place) });
+}
+
 /** @param {number | null | undefined} value */
 export function percent(value) {
   return value === null || value === undefined ? "–" : `${Number((value * 100).toFixed(1))} %`;
