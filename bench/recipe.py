@@ -1,12 +1,13 @@
 """What the parts of the recipe do to a whole run: Toggle, PTX, temperature decay, objectives.
 
-    .venv/bin/python bench/recipe.py [toggle] [ptx] [algorithms] [--seeds 0 1 2] [--jobs 2]
+    .venv/bin/python bench/recipe.py [PART ...] [--seeds 0 1 2] [--jobs 2]
 
 The arms of a seed start from one supervised policy, and differ in nothing but what ``ARMS`` says;
-`--set KEY=VALUE` goes to all of them. A part is a comparison of some arms. Every arm is a whole
-`palestra train` in a process of its own. A run that is over is not started again, so an interrupted
-bench goes on where it was. Writes bench/results/recipe.json and recipe_algorithms.png after every
-arm.
+`--set KEY=VALUE` goes to all of them. A part (toggle, retries, ptx, algorithms; default: all) is a
+comparison of some arms; `retries` is `toggle` where more tokens are of more use. Every arm is a
+whole `palestra train` in a process of its own. A run that is over is not started again, so an
+interrupted bench goes on where it was. Writes bench/results/recipe.json and recipe_algorithms.png
+after every arm.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +38,6 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "bench" / "results" / "recipe.json"
 PICTURE = RESULT.with_name("recipe_algorithms.png")
 
-LIMIT = 192
 SETTING = (
     "tasks.max_lines=4",
     # Careful demonstrations alone, and most of them wordy: episodes begin longer than they need be.
@@ -50,30 +50,29 @@ SETTING = (
     "rollout.max_response_length=96",
     "rollout.max_context_length=640",
     "rollout.episode_timeout=3600",  # on a busy machine an episode that is late would be cut
-    f"rl.budget.by_kind={{repair = {LIMIT}}}",
     "rl.steps=25",
     "rl.train_batch_size=12",
     "rl.ptx.coef=0",
+    # Few problems are solved half of the time so early: all that are solved at all count.
+    "rl.toggle.min_accuracy=0.1",
+    "rl.toggle.percentile=20",
     'rl.eval.splits=["heldout_mutations"]',
     "rl.eval.limit=100",
     "rl.eval.samples=4",
 )
-RETRIES_LIMIT = 256
-# Half of the demonstrations go on after an attempt that failed, and there are turns to do so: where
-# more tokens are no use, a policy that never learned to use them loses nothing.
+# Half of the demonstrations go on after an attempt that failed, and there are turns to do so.
 RETRIES = (
     "policy.sft={corpus_steps = 10, steps = 150, batch_size = 48, mistakes = 0.5, recites = 0.75}",
     "rollout.max_turns=6",
     "rollout.max_context_length=896",
-    f"rl.budget.by_kind={{repair = {RETRIES_LIMIT}}}",
+    "rl.toggle.min_accuracy=0.3",
+    "rl.toggle.percentile=30",
 )
 BASE, WITH, DECAY = "k25", "k25 with PTX", "k25 with temperature decay"
-FREE, TOGGLE, RIGID, LIFTED = "free length", "toggle", "rigid budget", "rigid budget lifted"
+TOGGLE, RIGID, LIFTED = "toggle", "rigid budget", "rigid budget lifted"
 ARMS: Mapping[str, Sequence[str]] = {
-    FREE: (),
-    # At the start few problems are solved half of the time.
-    TOGGLE: ("rl.toggle.enable=true", "rl.toggle.min_accuracy=0.3", "rl.toggle.percentile=30"),
     BASE: (),
+    TOGGLE: ("rl.toggle.enable=true",),
     WITH: ("rl.ptx.coef=4", "rl.ptx.samples_per_step=32"),
     DECAY: (
         "rl.temperature=1.2",
@@ -86,58 +85,13 @@ ARMS: Mapping[str, Sequence[str]] = {
 
 
 @dataclass(frozen=True)
-class Part:
-    """A comparison: its arms, what its runs are told besides ``SETTING``, and their folder."""
-
-    arms: Sequence[str]
-    setting: tuple[str, ...] = ()
-    folder: str = "."
-
-
-PARTS: Mapping[str, Part] = {
-    "toggle": Part((FREE, TOGGLE, RIGID, LIFTED), RETRIES, "retries"),
-    "ptx": Part((WITH, BASE)),
-    "algorithms": Part((BASE, DECAY, "k15", "grpo", "dapo")),
-}
-Figure = dict[str, object]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--recipe", default=str(ROOT / "recipes" / "tiny.toml"))
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "bench-recipe")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
-    parser.add_argument("--set", action="append", default=[])
-    args = parser.parse_args()
-    benches = {
-        name: Bench(args.recipe, args.runs / part.folder, (*SETTING, *part.setting, *args.set))
-        for name, part in PARTS.items()
-    }
-    # A run that two parts share is made once.
-    wanted = dict.fromkeys(
-        (benches[name], arm)
-        for name in args.parts or PARTS
-        for arm in PARTS[name].arms
-        if arm in ARMS
-    )
-    for seed in args.seeds:
-        for bench in {bench for bench, _ in wanted}:
-            bench.start(seed)
-        with ThreadPoolExecutor(args.jobs) as pool:
-            for done in as_completed([pool.submit(bench.play, arm, seed) for bench, arm in wanted]):
-                done.result()
-                report(benches, args.seeds)
-
-
-@dataclass(frozen=True)
 class Bench:
-    """Where runs are, and what all of them are told."""
+    """Where runs are, what all of them are told, and how many tokens an episode may have."""
 
     recipe: str
     runs: Path
     setting: tuple[str, ...]
+    limit: int
 
     def run(self, arm: str, seed: int) -> Path:
         """The folder of an arm's run."""
@@ -148,75 +102,131 @@ class Bench:
         run = self.runs / f"start-{seed}"
         policy = run / "sft"
         if not (policy / "config.json").is_file():
-            train(self.recipe, run, [*self.setting, f"seed={seed}", "rl.steps=0"])
+            self._run(run, [f"seed={seed}", "rl.steps=0"])
         return policy
 
     def play(self, arm: str, seed: int) -> None:
         """The run of an arm; Toggle's is followed by those that its budgets are for."""
         run = self._train(arm, seed, self.start(seed), ARMS[arm])
         if arm == TOGGLE:
-            self._lifted(seed, estimated_budget(run, RETRIES_LIMIT))
+            self._lifted(seed, estimated_budget(run, self.limit))
 
     def _lifted(self, seed: int, budget: int) -> None:
         """Trained under one budget for all problems, and played without it."""
-        tight = f"rl.budget.by_kind={{repair = {budget}}}"
-        rigid = self._train(RIGID, seed, self.start(seed), [tight])
+        rigid = self._train(RIGID, seed, self.start(seed), [_at_most(budget)])
         self._train(LIFTED, seed, final(rigid), ["rl.steps=0"])
 
     def _train(self, arm: str, seed: int, policy: Path, more: Sequence[str]) -> Path:
         given = [f"policy.model={policy}", "policy.sft.steps=0", f"seed={seed}"]
-        return train(self.recipe, self.run(arm, seed), [*self.setting, *given, *more])
+        return self._run(self.run(arm, seed), [*given, *more])
+
+    def _run(self, run: Path, more: Sequence[str]) -> Path:
+        return train(self.recipe, run, [*self.setting, _at_most(self.limit), *more])
 
 
-def report(benches: Mapping[str, Bench], seeds: Sequence[int]) -> None:
+def _at_most(tokens: int) -> str:
+    return f"rl.budget.by_kind={{repair = {tokens}}}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A comparison: its arms, and where it is made."""
+
+    arms: Sequence[str]
+    bench: Bench
+
+
+NAMES = ("toggle", "retries", "ptx", "algorithms")
+Figure = dict[str, object]
+
+
+def parts(recipe: str, runs: Path, more: Sequence[str]) -> dict[str, Part]:
+    """Every part by its name; those that have a bench in common share their runs."""
+    common = Bench(recipe, runs, (*SETTING, *more), 192)
+    retries = Bench(recipe, runs / "retries", (*SETTING, *RETRIES, *more), 256)
+    found = (
+        Part((BASE, TOGGLE, RIGID, LIFTED), common),
+        Part((BASE, TOGGLE, RIGID, LIFTED), retries),
+        Part((BASE, WITH), common),
+        Part((BASE, DECAY, "k15", "grpo", "dapo"), common),
+    )
+    return dict(zip(NAMES, found, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*NAMES, []])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--recipe", default=str(ROOT / "recipes" / "tiny.toml"))
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "bench-recipe")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--set", action="append", default=[])
+    args = parser.parse_args()
+    known = parts(args.recipe, args.runs, args.set)
+    wanted = [known[name] for name in args.parts or known]
+    plays = {(part.bench, arm) for part in wanted for arm in part.arms if arm in ARMS}
+    report(known, args.seeds)
+    for seed in args.seeds:
+        for bench in {part.bench for part in wanted}:
+            bench.start(seed)
+        with ThreadPoolExecutor(args.jobs) as pool:
+            for done in as_completed([pool.submit(b.play, arm, seed) for b, arm in plays]):
+                done.result()
+                report(known, args.seeds)
+
+
+def report(known: Mapping[str, Part], seeds: Sequence[int]) -> None:
     """Write the figures of the arms that are finished, and the curves."""
-    runs = {arm: benches[name].run for name, part in PARTS.items() for arm in part.arms}
-    over = {arm: [s for s in seeds if finished(run(arm, s))] for arm, run in runs.items()}
-    figures = {
-        name: each
-        for arm, done in over.items()
-        for name, each in of_arm(arm, {seed: runs[arm](arm, seed) for seed in done})
-    }
-    if compared := shared(over, "toggle"):
-        figures |= toggle(benches["toggle"], compared)
-    if compared := shared(over, "ptx"):
-        figures |= ptx(benches["ptx"], compared)
-    curves = {
-        arm: [metrics(runs[arm](arm, seed), "reward/mean") for seed in over[arm]]
-        for arm in PARTS["algorithms"].arms
-        if over[arm]
-    }
-    reward_curves(curves, PICTURE)
-    how = "bench/recipe.py, recipe " + Path(benches["ptx"].recipe).name
+    figures: dict[str, Figure] = {}
+    for name, part in known.items():
+        where = f", {name}" if name == "retries" else ""
+        for arm in part.arms:
+            figures |= of_arm(arm + where, finished_runs(part.bench, arm, seeds))
+        over = [s for s in seeds if all(finished(part.bench.run(arm, s)) for arm in part.arms)]
+        if over and name in COMPARED:
+            figures |= {k + where: v for k, v in COMPARED[name](part.bench, over).items()}
+    shown = known["algorithms"]
+    reward_curves(
+        {
+            arm: [metrics(run, "reward/mean") for run in found.values()]
+            for arm in shown.arms
+            if (found := finished_runs(shown.bench, arm, seeds))
+        },
+        PICTURE,
+    )
+    how = "bench/recipe.py, recipe " + Path(shown.bench.recipe).name
     write_report(RESULT, figures, how, machine_of())
 
 
-def shared(over: Mapping[str, Sequence[int]], part: str) -> list[int]:
-    """The seeds for which every arm of a part is finished."""
-    first, *others = (over[arm] for arm in PARTS[part].arms)
-    return [seed for seed in first if all(seed in seeds for seeds in others)]
+def finished_runs(bench: Bench, arm: str, seeds: Sequence[int]) -> dict[int, Path]:
+    """The runs of an arm that are over, by seed."""
+    return {seed: bench.run(arm, seed) for seed in seeds if finished(bench.run(arm, seed))}
 
 
-def of_arm(arm: str, runs: Mapping[int, Path]) -> Iterator[tuple[str, Figure]]:
-    """What an arm comes to for itself."""
+def of_arm(arm: str, runs: Mapping[int, Path]) -> dict[str, Figure]:
+    """What an arm comes to for itself; nothing of one that has not been run."""
     if not runs:
-        return
-    yield f"pass@1, {arm}", figure({s: pass_at_1(run) for s, run in runs.items()}, "share")
-    tokens = {s: generated(run) for s, run in runs.items()}
-    yield f"generated tokens per episode, {arm}", figure(tokens, "tokens")
-    if arm != LIFTED:
+        return {}
+    found = {
+        f"pass@1, {arm}": figure({s: pass_at_1(run) for s, run in runs.items()}, "share"),
+        f"generated tokens per episode, {arm}": figure(
+            {s: generated(run) for s, run in runs.items()}, "tokens"
+        ),
+    }
+    if LIFTED not in arm:  # it is not trained
         rewards = {s: last_reward(run) for s, run in runs.items()}
-        yield f"reward of the last five steps, {arm}", figure(rewards, "reward")
+        found[f"reward of the last five steps, {arm}"] = figure(rewards, "reward")
+    return found
 
 
 def toggle(bench: Bench, seeds: Sequence[int]) -> dict[str, Figure]:
     """Free length, Toggle, and a rigid budget as large as Toggle's: tokens, and pass@1 when every
     policy may generate as much as the free one."""
-    free, short, lifted = (partial(bench.run, arm) for arm in (FREE, TOGGLE, LIFTED))
+    free, short, lifted = (partial(bench.run, arm) for arm in (BASE, TOGGLE, LIFTED))
     saved = {s: 1 - generated(short(s)) / generated(free(s)) for s in seeds}
     lost = {s: pass_at_1(free(s)) - pass_at_1(short(s)) for s in seeds}
     overfit = {s: pass_at_1(free(s)) - pass_at_1(lifted(s)) for s in seeds}
-    budgets = {s: float(estimated_budget(short(s), RETRIES_LIMIT)) for s in seeds}
+    budgets = {s: float(estimated_budget(short(s), bench.limit)) for s in seeds}
     return {
         "Toggle: generated tokens saved": figure(saved, "share", ">= 0.25", mean(saved) >= 0.25),
         "Toggle: pass@1 lost": figure(lost, "share", "<= 0.02", mean(lost) <= 0.02),
@@ -240,6 +250,9 @@ def ptx(bench: Bench, seeds: Sequence[int]) -> dict[str, Figure]:
         "PTX: held-out nll rise without it": figure(free, "nat/token"),
         "PTX: reward, with - without": figure(gap, "reward", ">= -0.02", mean(gap) >= -0.02),
     }
+
+
+COMPARED = {"toggle": toggle, "retries": toggle, "ptx": ptx}
 
 
 def last_reward(run: Path) -> float:
