@@ -6,7 +6,7 @@ The arms of a seed start from one supervised policy, and differ in nothing but w
 `--set KEY=VALUE` goes to all of them. A part (toggle, retries, ptx, algorithms; default: all) is a
 comparison of some arms; `retries` is `toggle` where more tokens are of more use. Every arm is a
 whole `palestra train` in a process of its own. A run that is over is not started again, so an
-interrupted bench goes on where it was. Writes bench/results/recipe.json and recipe_algorithms.png
+interrupted bench goes on where it was. Writes bench/results/recipe.json and the picture in docs
 after every arm.
 """
 
@@ -36,7 +36,7 @@ from report import machine_of, write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "bench" / "results" / "recipe.json"
-PICTURE = RESULT.with_name("recipe_algorithms.png")
+PICTURE = ROOT / "docs" / "pictures" / "recipe-algorithms.png"
 
 SETTING = (
     "tasks.max_lines=4",
