@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 
-from palestra.sandbox.answers import PASSED, frame, write
 from palestra.sandbox.candidate import lay_out, leave
 from palestra.sandbox.tester import Tester
 from palestra.sandbox.worker import serve
@@ -66,12 +65,9 @@ def _test(reader: int, writer: int) -> None:
     passed: list[bool] = []
 
     def emit(index: int, good: bool, text: bytes) -> None:
-        write(log, frame(index, PASSED, text))
         passed.append(good)
 
-    log = os.open(os.devnull, os.O_WRONLY)
     script = (0, _NAME, ("add",), _TEST)
     Tester({"scripts": [script], "units": [], "files": {}}, [_NAME], reader, writer, emit).run([0])
-    os.close(log)
     if passed != [True]:
         raise RuntimeError("a rehearsal failed")

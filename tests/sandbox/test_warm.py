@@ -163,6 +163,12 @@ def test_nothing_that_makes_every_fork_dearer_is_loaded(one: Warm) -> None:
     assert told(one, f"import sys\ndef f(): return {heavy}") == []
 
 
+def test_a_rehearsal_leaves_nothing(one: Warm) -> None:
+    looks = "*sys.modules, *sys.path, *sys.path_importer_cache, *os.listdir('/tmp')"
+    code = f"import os, sys\ndef f(): return [n for n in [{looks}] if 'rehears' in n]"
+    assert told(one, code) == ["palestra.sandbox.rehearsal"]
+
+
 SECRET = "a word of candidate A that B must not find"
 
 
