@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -149,40 +149,34 @@ def demonstrations(
     epoch: int,
     say: Callable[[str], None],
 ) -> list[Sample]:
-    """Demonstrations of the training tasks as samples; every epoch varies them."""
-    seed, sft = config.seed * 1000 + epoch, config.policy.sft
+    """Demonstrations of the training tasks as samples; every epoch varies them. One that the
+    dialect cannot write is named and left out."""
+    sft = config.policy.sft
     demos = env.demonstrations(
         train,
-        seed,
+        variation(config, epoch),
         mistakes=sft.mistakes,
         careless=sft.careless,
         gives_up=sft.gives_up,
         recites=sft.recites,
     )
-    return _samples(demos, env, chat, say)
-
-
-def ptx_samples(config: RunConfig, env: Env, chat: Chat, train: Sequence[Task]) -> list[Sample]:
-    """The supervised samples beside RL: the careful demonstrations alone (K2 wants this set to be
-    of high quality); none when their weight is 0."""
-    if not config.rl.ptx.coef:
-        return []
-    sft = config.policy.sft
-    demos = env.demonstrations(train, config.seed, mistakes=sft.mistakes, recites=sft.recites)
-    return _samples(demos, env, chat, lambda _: None)
-
-
-def _samples(
-    demos: Iterable[Demonstration], env: Env, chat: Chat, say: Callable[[str], None]
-) -> list[Sample]:
-    """Demonstrations as samples; one that the dialect cannot write is named and left out."""
     samples: list[Sample] = []
     for demo in demos:
         try:
             samples.append(chat.demonstration(demo, env.tools))
         except Inexpressible as error:
-            say(f"left out a demonstration of {demo.task_id}: {error}")
+            say(left_out(demo, error))
     return samples
+
+
+def variation(config: RunConfig, epoch: int) -> int:
+    """The seed of an epoch's demonstrations."""
+    return config.seed * 1000 + epoch
+
+
+def left_out(demo: Demonstration, error: Inexpressible) -> str:
+    """What is said of a demonstration that cannot be written."""
+    return f"left out a demonstration of {demo.task_id}: {error}"
 
 
 def sources_of(train: Sequence[Task]) -> list[str]:
