@@ -305,21 +305,6 @@ def test_with_log_z_for_a_baseline_the_minimiser_is_the_tilted_policy(tau: float
     torch.testing.assert_close(torch.softmax(logits, -1), tilted, atol=1e-6, rtol=1e-6)
 
 
-def test_on_samples_of_one_token_it_is_what_peers_call_dro_and_kimi15() -> None:
-    """verl's ``dro`` and ROLL's ``kimi15`` print ``-(A log pi - beta/2 (log ratio)^2)``."""
-    table = Table(0)
-    table.sample = torch.arange(TOKENS)
-
-    def peer(logits: torch.Tensor) -> torch.Tensor:
-        t = table.tokens(logits)
-        return -(t.advantages * t.logprobs - TAU / 2 * (t.logprobs - t.old).square()).sum()
-
-    found = gradient(
-        lambda logits: MirrorDescent(tau=TAU)(table.tokens(logits))[0].sum(), table.logits
-    )
-    torch.testing.assert_close(found, 2 * TAU * gradient(peer, table.logits))
-
-
 # What stands around an objective.
 
 
