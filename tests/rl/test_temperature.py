@@ -15,6 +15,8 @@ from palestra.rl.config import TemperatureDecayConfig
 from palestra.rl.run import Run
 from palestra.rl.step import rl_step
 from palestra.rl.temperature import temperature_of
+from palestra.rl.train import train
+from palestra.rl.types import Sampling
 
 MakeRun = Callable[..., Run]
 temperatures = st.floats(0.01, 5)
@@ -76,3 +78,25 @@ def test_every_episode_records_its_temperature_and_is_trained_with_it(make_run: 
         assert {t.temperature for t in run.journal.trajectories(step)} == {temperature}
         (*_, batch) = run.trainer.batches  # type: ignore[attr-defined]
         assert {sample.temperature for sample in batch.samples} == {temperature}
+
+
+def test_evaluations_keep_their_own_temperature_while_that_of_training_decays(
+    make_run: MakeRun,
+) -> None:
+    asked: list[float] = []
+
+    def script(context: str, sampling: Sampling) -> str:
+        asked.append(sampling.temperature)
+        return "no call at all"
+
+    decay = {"shape": "linear", "final": 0.5, "steps": 3}
+    evaluation = {"freq": 1, "temperature": 0.3}
+    run = make_run(script=script, steps=3, temperature_decay=decay, eval=evaluation)
+    heldout = {"heldout": list(run.tasks[:2])}
+    asyncio.run(train(run, heldout, lambda *_: None, lambda *_: lambda: None))
+    journal = run.journal
+    trained = [{t.temperature for t in journal.trajectories(step)} for step in (1, 2, 3)]
+    assert trained == [{1.0}, {0.75}, {0.5}]
+    evaluated = [journal.eval_trajectories(step, "heldout") for step in range(4)]
+    assert [[t.temperature for t in played] for played in evaluated] == [[0.3, 0.3]] * 4
+    assert set(asked) == {0.3, 1.0, 0.75, 0.5}, "the engine was asked with them, too"

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palestra.rl.config import ToggleConfig
+from palestra.rl.estimate import with_chosen_tasks
 from palestra.rl.journal import Journal
 from palestra.rl.problem_budgets import KEY, ProblemBudgets, toggle_metrics
 from palestra.rl.run import Run
@@ -27,7 +28,8 @@ from palestra.rl.toggle import (
     percentile,
     phase_of,
 )
-from palestra.rl.types import Group, Sampling, ToolCall, Trajectory, Turn
+from palestra.rl.types import Group, Json, Sampling, ToolCall, Trajectory, Turn
+from palestra.rl.visits import ESTIMATION
 from palestra.rollout.dialects import DIALECTS
 
 Make = Callable[..., Trajectory]
@@ -128,41 +130,71 @@ def steps(run: Run, *numbers: int) -> list[dict[str, float]]:
     return [asyncio.run(rl_step(number, run)) for number in numbers]
 
 
-@pytest.mark.parametrize("episodes", [5, 17, 30])
-def test_budgets_are_the_same_after_a_kill(
-    make_run: MakeRun, tmp_path: Path, episodes: int
-) -> None:
-    def new(name: str) -> Run:
-        journal = Journal(tmp_path / name)
-        return replace(make_run(script=thinks, toggle=TOGGLE), journal=journal)
+class Doomed(Journal):
+    """The process dies by SIGKILL after ``writes`` records of episodes, budgets and the like."""
 
-    whole = new("whole")
-    metrics = steps(whole, 1, 2, 3)
+    def __init__(self, path: Path, writes: int) -> None:
+        self.writes = writes
+        super().__init__(path)
+
+    def add_trajectory(self, trajectory: Trajectory) -> None:
+        super().add_trajectory(trajectory)
+        self.count()
+
+    def set_meta(self, key: str, value: Json) -> None:
+        super().set_meta(key, value)
+        self.count()
+
+    def count(self) -> None:
+        self.writes -= 1
+        if not self.writes:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def estimated(journal: Journal) -> dict[str, object]:
+    """The budgets that the estimation pass gives."""
+    played = journal.trajectories(ESTIMATION)
+    lengths = {
+        name: correct_lengths([t for t in played if t.task_id == name]) for name in stored(journal)
+    }
+    return {name: estimated_budget(own, 50, 500) for name, own in lengths.items()}
+
+
+# Step 1 plays 3 tasks 4 times: 12 episodes, then 3 budgets. The pass plays 5: 20, then 5.
+@pytest.mark.parametrize(
+    ("estimate_samples", "writes", "known"),
+    [(0, 5, 0), (0, 14, 2), (0, 24, 3), (4, 7, 0), (4, 22, 2), (4, 34, 5)],
+)
+def test_budgets_are_the_same_after_a_kill(
+    make_run: MakeRun, tmp_path: Path, estimate_samples: int, writes: int, known: int
+) -> None:
+    def new(journal: Journal) -> Run:
+        sampling = {"estimate_samples": estimate_samples}
+        return replace(make_run(script=thinks, toggle=TOGGLE, sampling=sampling), journal=journal)
+
+    def play(run: Run) -> list[dict[str, float]]:
+        return steps(asyncio.run(with_chosen_tasks(run, lambda *_: lambda: None)), 1, 2, 3)
+
+    whole = new(Journal(tmp_path / "whole"))
+    metrics = play(whole)
     assert [m["toggle/phase"] for m in metrics] == [0.0, 1.0, 0.0]
 
-    def killed() -> None:
-        left = [episodes]
-
-        def on_episode() -> None:
-            left[0] -= 1
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        steps(replace(new("killed"), on_episode=on_episode), 1, 2, 3)
-
-    child = multiprocessing.get_context("fork").Process(target=killed)
+    child = multiprocessing.get_context("fork").Process(
+        target=lambda: play(new(Doomed(tmp_path / "killed", writes)))
+    )
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
     with Journal(tmp_path / "killed") as journal:
-        before = stored(journal)
-    resumed = new("killed")
-    steps(resumed, 1, 2, 3)
-    assert stored(resumed.journal) == stored(whole.journal)
-    assert {k: v for k, v in before.items() if v} == {
-        k: v for k, v in stored(whole.journal).items() if before[k]
-    }
-    assert len(set(stored(whole.journal).values())) > 2, "budgets differ by problem"
+        before = {name: budget for name, budget in stored(journal).items() if budget}
+    assert len(before) == known
+    resumed = new(Journal(tmp_path / "killed"))
+    play(resumed)
+    budgets = stored(whole.journal)
+    assert stored(resumed.journal) == budgets
+    assert before.items() <= budgets.items()
+    assert len(set(budgets.values())) > 2, "budgets differ by problem"
+    assert (budgets == estimated(whole.journal)) == (estimate_samples > 0)
     assert resumed.trainer.batches == whole.trainer.batches  # type: ignore[attr-defined]
     assert resumed.journal.shaped(1) == whole.journal.shaped(1) != {}
     assert whole.journal.shaped(2) == {}, "the second phase is free"
