@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from palestra.rl.presets import PUBLISHED
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("rl", "envs", "rewards", "rollout", "sandbox", "policies", "deploy")
@@ -147,6 +150,17 @@ def test_leaves_import_leaves_only(leaf: str) -> None:
         return
     ours = {our_module(m) for m, _ in imports(path.read_text()) if m.startswith("palestra")}
     assert ours <= COMMON
+
+
+def test_the_learner_knows_no_objective_by_name() -> None:
+    names = set(PUBLISHED) - {"plugin"}
+    wrong = [
+        f"{name_of(path)} says {word}"
+        for path in sources("policies")
+        for word in re.findall(r"\w+", path.read_text())
+        if word in names
+    ]
+    assert wrong == []
 
 
 def test_packages_are_links_to_the_folders_of_the_same_name() -> None:

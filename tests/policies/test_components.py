@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import get_args
 
 import pytest
 import torch
@@ -20,15 +21,42 @@ from palestra.policies.components import (
     recorded_mismatch,
 )
 from palestra.policies.packing import MicroBatch, micro_batches
+from palestra.rl.objectives.cispo import Cispo
+from palestra.rl.objectives.config import CorrectionName, Level
 from palestra.rl.objectives.gspo import Gspo
 from palestra.rl.objectives.k25 import K25, MAX_LOG_RATIO
 from palestra.rl.objectives.kl import KlPenalty
+from palestra.rl.objectives.mirror_descent import MirrorDescent
+from palestra.rl.objectives.mismatch import Correction
 from palestra.rl.objectives.policy_loss import PolicyLoss
+from palestra.rl.objectives.ppo_clip import PpoClip
+from palestra.rl.objectives.registry import OURS
 from palestra.rl.objectives.reinforce import Reinforce
 from palestra.rl.types import Sample
 
 ALPHA, BETA, TAU_ = 0.5, 2.0, 0.05
 LOSS = PolicyLoss(objective=K25(alpha=ALPHA, beta=BETA, tau=TAU_))
+LOSSES = [
+    PolicyLoss(objective=objective, kl=KlPenalty(coef=0.1, type="k3"))
+    for objective in (
+        LOSS.objective,
+        MirrorDescent(tau=0.3),
+        PpoClip(clip_ratio_low=0.2, clip_ratio_high=0.28),
+        PpoClip(clip_ratio_low=0.2, clip_ratio_high=0.28, clip_ratio_c=3.0),
+        Reinforce(),
+        Gspo(clip_ratio_low=0.1, clip_ratio_high=0.2),
+        Cispo(clip_ratio_low=0.5, clip_ratio_high=1.0),
+    )
+] + [
+    PolicyLoss(
+        objective=LOSS.objective,
+        old_logprobs="learner",
+        correction=Correction(name=name, level=level, low=0.1, high=10.0),
+    )
+    for name in get_args(CorrectionName)
+    for level in get_args(Level)
+]
+losses = pytest.mark.parametrize("loss", LOSSES)
 
 
 def samples(count: int = 7, weight: float = 1.0) -> list[Sample]:
@@ -51,8 +79,15 @@ def samples(count: int = 7, weight: float = 1.0) -> list[Sample]:
     return made
 
 
-def packed(made: list[Sample], row: int = 512) -> list[MicroBatch]:
-    return micro_batches(made, row_tokens=row, micro_batch_tokens=row)
+def packed(made: list[Sample], row: int = 512, size: int = 512, ranks: int = 1) -> list[MicroBatch]:
+    """Of all ranks."""
+    return [
+        batch
+        for rank in range(ranks)
+        for batch in micro_batches(
+            made, row_tokens=row, micro_batch_tokens=size, rank=rank, ranks=ranks
+        )
+    ]
 
 
 def logprobs_of(micro: MicroBatch) -> torch.Tensor:
@@ -78,9 +113,12 @@ def test_the_default_is_bit_for_bit_the_mean_of_eq_1_over_generated_tokens() -> 
     assert metrics["actor/pg_loss"] == plain.sum().item()
 
 
-@pytest.mark.parametrize("objective", [Reinforce(), Gspo(clip_ratio_low=0.1, clip_ratio_high=0.2)])
-def test_masked_tokens_have_exactly_no_gradient_and_weights_scale_it(objective: object) -> None:
-    loss = PolicyLoss(objective=objective, kl=KlPenalty(coef=0.1, type="k3"))
+def test_all_our_objectives_are_tried() -> None:
+    assert {type(loss.objective) for loss in LOSSES} == set(OURS.values())
+
+
+@losses
+def test_masked_tokens_have_exactly_no_gradient_and_weights_scale_it(loss: PolicyLoss) -> None:
     found = []
     for weight in (1.0, 2.0):
         (micro,) = packed(samples(weight=weight))
@@ -90,6 +128,8 @@ def test_masked_tokens_have_exactly_no_gradient_and_weights_scale_it(objective: 
         (gradient,) = torch.autograd.grad(total, now)
         assert not gradient[~micro.policy].any()
         assert gradient[micro.policy].any()
+        elsewhere = torch.where(micro.policy, now, now - 5)
+        assert torch.equal(policy_loss(loss, scored, elsewhere, first=True)[0], total)
         found.append(gradient)
     torch.testing.assert_close(2 * found[0], found[1])
 
@@ -151,25 +191,31 @@ def test_mismatch_by_hand() -> None:
     assert set(nothing.values()) == {0.0}
 
 
-@pytest.mark.parametrize("row", [16, 36])
-def test_sums_do_not_depend_on_the_split(row: int) -> None:
-    loss = PolicyLoss(objective=Gspo(clip_ratio_low=0.1, clip_ratio_high=0.2))
-
-    def all_of(micros: list[MicroBatch]) -> tuple[dict[str, float], float]:
+@losses
+@pytest.mark.parametrize(("row", "size", "ranks"), [(16, 16, 1), (36, 36, 1), (16, 64, 2)])
+def test_sums_and_gradients_do_not_depend_on_split_padding_and_ranks(
+    loss: PolicyLoss, row: int, size: int, ranks: int
+) -> None:
+    def all_of(micros: list[MicroBatch]) -> tuple[dict[str, float], torch.Tensor]:
+        """Sums, and the gradients of all tokens by sample."""
         sums: dict[str, float] = {}
-        nll = 0.0
+        gradients = []
         for micro in micros:
             # A value per token that does not depend on where it stands.
-            now = -micro.target / 50 - micro.sample / 9
-            total, metrics = policy_loss(loss, Scored(micro=micro), now, first=True)
-            add(sums, {**metrics, "loss": float(total)})
-            nll += float(ptx_loss(micro, now))
-        return sums, nll
+            now = (-micro.target / 50 - micro.sample / 9).requires_grad_()
+            scored = Scored(micro=micro, reference=0.9 * now.detach())
+            total, metrics = policy_loss(loss, scored, now, first=True)
+            nll = ptx_loss(micro, now)
+            add(sums, {**metrics, "loss": total.item(), "nll": nll.item()})
+            gradients += torch.autograd.grad(total + nll, now)
+        order = torch.cat([micro.sample for micro in micros]).argsort(stable=True)
+        return sums, torch.cat(gradients)[order]
 
-    parts, whole = packed(samples(), row), packed(samples())
+    parts, whole = packed(samples(), row, size, ranks), packed(samples())
     assert len(parts) > len(whole) == 1
-    assert all_of(parts)[0] == pytest.approx(all_of(whole)[0], rel=1e-5)
-    assert all_of(parts)[1] == pytest.approx(all_of(whole)[1], rel=1e-5)
+    (sums, gradients), (expected, expected_gradients) = all_of(parts), all_of(whole)
+    assert sums == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    torch.testing.assert_close(gradients, expected_gradients)
 
 
 def test_the_report_of_several_updates() -> None:
