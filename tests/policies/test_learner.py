@@ -25,6 +25,7 @@ OBJECTIVE = PolicyLoss(objective=K25(alpha=0.5, beta=2.0, tau=0.05))
 PTX = 0.3
 Tensors: TypeAlias = dict[str, torch.Tensor]
 MakeLearner: TypeAlias = Callable[..., DeepSpeedLearner]
+GradientsOf: TypeAlias = Callable[[DeepSpeedLearner, Batch], tuple[Tensors, dict[str, float]]]
 stages = pytest.mark.parametrize("zero_stage", [1, 2])
 
 
@@ -93,25 +94,6 @@ def same(a: Tensors, b: Tensors) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def gradients_of(learner: DeepSpeedLearner, what: Batch) -> tuple[Tensors, dict[str, float]]:
-    """One step; the gradients that the optimizer got, before clipping, and the metrics."""
-    from deepspeed.utils import safe_get_full_grad
-
-    found: Tensors = {}
-    step = learner.engine.step
-
-    def look_and_step() -> None:
-        for name, parameter in learner.engine.module.model.named_parameters():
-            found[name] = safe_get_full_grad(parameter).clone()
-        step()
-
-    learner.engine.step = look_and_step
-    try:
-        return found, dict(learner.learn(what))
-    finally:
-        learner.engine.step = step
-
-
 def plain_model(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
@@ -161,6 +143,7 @@ def expected(tiny: Path) -> Tensors:
 )
 def test_the_gradient_does_not_depend_on_packing(
     make_learner: MakeLearner,
+    gradients_of: GradientsOf,
     expected: Tensors,
     zero_stage: int,
     row_tokens: int,
@@ -258,6 +241,25 @@ def test_without_a_weight_ptx_samples_leave_no_trace(
     for seed in range(2):
         weighted.learn(batch(seed))
     assert not same(ends[0], weights(weighted))
+
+
+def test_before_clipping_the_policy_gradient_is_the_same_whatever_ptx_rides_along(
+    make_learner: MakeLearner, gradients_of: GradientsOf
+) -> None:
+    learner = make_learner(lr=1e-30, grad_clip=0.01)  # which moves no weight
+
+    def gradients(*samples: Sample) -> Tensors:
+        return gradients_of(learner, Batch(step=1, samples=samples))[0]
+
+    policy = batch(ptx=0).samples
+    alone = gradients(*policy)
+    for count in (1, 7):
+        riders = batch(count, policy=0, ptx=count).samples
+        both, supervised = gradients(*policy, *riders), gradients(*riders)
+        for name, gradient in alone.items():
+            torch.testing.assert_close(
+                both[name] - supervised[name], gradient, atol=1e-6, rtol=1e-4
+            )
 
 
 def test_supervised_only(make_learner: MakeLearner) -> None:

@@ -19,6 +19,7 @@ from palestra.policies.optimizers import reset
 from palestra.rl.objectives.gspo import Gspo
 from palestra.rl.objectives.kl import KlPenalty
 from palestra.rl.objectives.mirror_descent import MirrorDescent
+from palestra.rl.objectives.mismatch import Correction
 from palestra.rl.objectives.policy_loss import PolicyLoss
 from palestra.rl.objectives.ppo_clip import PpoClip
 from palestra.rl.objectives.tokens import Tokens
@@ -26,6 +27,7 @@ from palestra.rl.types import Batch, Sample
 
 Tensors: TypeAlias = dict[str, torch.Tensor]
 MakeLearner: TypeAlias = Callable[..., DeepSpeedLearner]
+GradientsOf: TypeAlias = Callable[[DeepSpeedLearner, Batch], tuple[Tensors, dict[str, float]]]
 PPO = PpoClip(clip_ratio_low=0.2, clip_ratio_high=0.2)
 LR = 3e-3
 
@@ -251,3 +253,47 @@ def test_a_mismatch_above_the_limit_skips_the_step(make_learner: MakeLearner) ->
         other.learn(batch(seed=seed))
     after = weights(other)
     assert all(torch.equal(after[name], now) for name, now in weights(learner).items())
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "skews"),
+    [
+        ("icepop", "token", (-2.0, 2.0)),
+        ("icepop", "sequence", (-2.0, 2.0)),
+        ("mis", "token", (-2.0, -2.0)),
+    ],
+)
+def test_an_injected_mismatch_is_masked_as_if_by_hand(
+    make_learner: MakeLearner,
+    gradients_of: GradientsOf,
+    name: Any,
+    level: Any,
+    skews: tuple[float, float],
+) -> None:
+    """Records are the learner's own but for some tokens of every other sample."""
+    correction = Correction(name=name, level=level, low=0.5, high=2.0)
+    loss = PolicyLoss(objective=PPO, old_logprobs="learner", correction=correction)
+    learner = make_learner(loss, lr=1e-30)  # which moves no weight
+    rng = random.Random(1)
+    recorded, by_hand = [], []
+    for n, s in enumerate(batch().samples):
+        (own,) = learner.logprobs([s.token_ids])
+        hit = [m and n % 2 == 0 and rng.random() < 0.4 for m in s.loss_mask]
+        skewed = tuple(p + skews[n // 2 % 2] * h for p, h in zip(own, hit, strict=True))
+        recorded.append(replace(s, logprobs=skewed))
+        spoilt = [any(hit)] * len(hit) if level == "sequence" else hit
+        left = tuple(m and not gone for m, gone in zip(s.loss_mask, spoilt, strict=True))
+        by_hand.append(replace(s, logprobs=tuple(own), loss_mask=left))
+    # The learner divides by the tokens that are there.
+    share = sum(s.learned for s in by_hand) / sum(s.learned for s in recorded)
+    by_hand = [replace(s, weight=s.weight * share) for s in by_hand]
+
+    found, metrics = gradients_of(learner, Batch(step=1, samples=tuple(recorded)))
+    learner.objective = replace(loss, correction=None)
+    expected, _ = gradients_of(learner, Batch(step=1, samples=tuple(by_hand)))
+    uncorrected, _ = gradients_of(learner, Batch(step=1, samples=tuple(recorded)))
+    for parameter, gradient in expected.items():
+        torch.testing.assert_close(found[parameter], gradient, atol=1e-6, rtol=1e-4)
+    assert metrics["mismatch/masked_frac"] == pytest.approx(1 - share)
+    assert 0.1 < share < 0.9
+    assert any(not torch.allclose(uncorrected[p], g, atol=1e-4) for p, g in expected.items())
