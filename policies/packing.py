@@ -129,7 +129,7 @@ def micro_batches(
     (at least one row each), each as wide as its longest row.
 
     Of ``ranks`` that share the samples by whole rows, the micro-batches of one: every rank has as
-    many, of the same width; one without a row left repeats a row and learns nothing from it.
+    many, of the same width; one without a row left has a prompt alone and learns nothing.
     """
     packed = families(samples, row_tokens)
     sizes = [family.size for family in packed]
@@ -144,16 +144,17 @@ def micro_batches(
         shares = [rows[r:count:ranks] for r in range(ranks)]
         most = max(sum(_losses(families) for families, _ in share) for share in shares)
         own = [_Row(families) for families, _ in shares[rank]]
-        batches.append(_to_tensors(own or [_Row(rows[0][0], learn=False)], width, most))
+        # A row again would have its experts compared, and counted, again.
+        idle = Family(rows[0][0][0].prompt, ())
+        batches.append(_to_tensors(own or [_Row([idle])], width, most))
         rows = rows[count:]
     return batches
 
 
 class _Row:
-    """One row while it is laid out; ``learned`` has one entry per token with a loss, and none
-    without ``learn``."""
+    """One row while it is laid out; ``learned`` has one entry per token with a loss."""
 
-    def __init__(self, families: Sequence[Family], *, learn: bool = True) -> None:
+    def __init__(self, families: Sequence[Family]) -> None:
         self.ids: list[int] = []
         self.positions: list[int] = []
         self.segments: list[int] = []
@@ -175,7 +176,6 @@ class _Row:
                 self.learned += [
                     (end if t == split else start + t - 1, index, sample, t)
                     for t in _learned(sample)
-                    if learn
                 ]
 
     def _append(self, ids: Sequence[int], piece: Piece, segment: int, parent: int) -> None:

@@ -96,7 +96,7 @@ def packed(*sizes: int) -> MicroBatch:
     return micro
 
 
-def heads_of(module: PolicyModule, clip: QkClip, micro: MicroBatch) -> torch.Tensor:
+def heads_of(module: torch.nn.Module, clip: QkClip, micro: MicroBatch) -> torch.Tensor:
     """Largest logit of each head in one forward pass."""
     clip.maxima.clear()
     module(micro)
@@ -111,6 +111,37 @@ def head_rows(kind: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
     """A query or key projection with the head as its first dimension."""
     groups = 2 if kind == "gqa" and "k_proj" in name else HEADS
     return tensor.unflatten(0, (groups, -1))
+
+
+CHANGED = {
+    "mha": {"q_proj.weight", "k_proj.weight"},
+    "gqa": {"q_proj.weight"},
+    "bias": {"q_proj.weight", "k_proj.weight", "q_proj.bias", "k_proj.bias"},
+    "norm": {"q_norm.weight", "k_norm.weight"},
+    "mla": {"q_b_proj.weight", "kv_b_proj.weight"},
+    "mla without lora": {"q_proj.weight", "kv_b_proj.weight"},
+}
+"""Parameters of an attention layer that a clip changes."""
+
+
+def landed(kind: str, before: torch.Tensor, tau: float) -> torch.Tensor:
+    """Largest logits of the heads after a clip, from those ``before``."""
+    if kind == "norm":  # gains are shared: all heads are scaled by the hottest head's factor
+        return before * (tau / before.max())
+    return before.clamp_max(tau)
+
+
+def only_hot_heads_changed(
+    kind: str, hot: torch.Tensor, now: dict[str, torch.Tensor], then: dict[str, torch.Tensor]
+) -> None:
+    """Bit for bit: other parameters, rows of other heads, and values."""
+    changed = {name for name in then if not torch.equal(now[name], then[name])}
+    assert changed == {f"model.layers.0.self_attn.{name}" for name in CHANGED[kind]}
+    for name in changed if kind != "norm" else ():
+        new, old = (head_rows(kind, name, weights[name]) for weights in (now, then))
+        assert torch.equal(new[~hot], old[~hot])
+        if "kv_b_proj" in name:  # the value's part
+            assert torch.equal(new[:, 6:], old[:, 6:])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -131,34 +162,9 @@ def test_clipped_heads_land_on_tau_and_the_others_stay(kind: str) -> None:
         for parameter, factor in clip.factors.items():
             parameter.mul_(factor)
     after = heads_of(module, clip, micro)
-    changed = {name for name, p in model.named_parameters() if not torch.equal(p, weights[name])}
-    if kind == "norm":  # gains are shared: all heads are scaled by the hottest head's factor
-        torch.testing.assert_close(after, before * (clip.tau / before.max()))
-        assert changed == {
-            "model.layers.0.self_attn.q_norm.weight",
-            "model.layers.0.self_attn.k_norm.weight",
-        }
-        return
-    torch.testing.assert_close(after[hot], torch.full_like(after[hot], clip.tau))
-    assert torch.equal(after[~hot], before[~hot])
-    for name in changed:
-        now, then = dict(model.named_parameters())[name], weights[name]
-        cold = ~hot
-        assert torch.equal(head_rows(kind, name, now)[cold], head_rows(kind, name, then)[cold])
-        if "kv_b_proj" in name:  # the value's part
-            v = slice(6, None)
-            assert torch.equal(head_rows(kind, name, now)[:, v], head_rows(kind, name, then)[:, v])
-    names = {name.removeprefix("model.layers.0.self_attn.") for name in changed}
-    assert (
-        names
-        == {
-            "mha": {"q_proj.weight", "k_proj.weight"},
-            "gqa": {"q_proj.weight"},
-            "bias": {"q_proj.weight", "k_proj.weight", "q_proj.bias", "k_proj.bias"},
-            "mla": {"q_b_proj.weight", "kv_b_proj.weight"},
-            "mla without lora": {"q_proj.weight", "kv_b_proj.weight"},
-        }[kind]
-    )
+    torch.testing.assert_close(after, landed(kind, before, clip.tau))
+    assert kind == "norm" or torch.equal(after[~hot], before[~hot])
+    only_hot_heads_changed(kind, hot, values(model), weights)
 
 
 def test_rotary_and_content_parts_of_latent_attention_shrink_alike() -> None:
@@ -228,15 +234,24 @@ def test_attention_that_cannot_be_rescaled_is_refused() -> None:
 # In the learner: masters and working weights under every ZeRO stage.
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize(("zero_stage", "dtype"), [(1, "float32"), (2, "bfloat16"), (3, "float32")])
+@pytest.mark.parametrize(
+    ("kind", "zero_stage", "dtype", "optimizer"),
+    [
+        ("gqa", 1, "float32", "muon"),
+        ("bias", 1, "bfloat16", "adamw"),
+        ("mla without lora", 2, "float32", "adamw"),
+        ("mha", 2, "bfloat16", "muon"),
+        ("norm", 3, "float32", "adamw"),
+        ("mla", 3, "bfloat16", "muon"),
+    ],
+)
 def test_a_step_without_learning_only_clips(
-    tiny: Path, tmp_path: Path, zero_stage: int, dtype: str, optimizer: str
+    tiny: Path, tmp_path: Path, kind: str, zero_stage: int, dtype: str, optimizer: str
 ) -> None:
     from deepspeed.utils import safe_get_full_fp32_param
     from transformers import AutoTokenizer
 
-    model_of("gqa").save_pretrained(tmp_path)
+    model_of(kind).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path)
     settings: dict[str, Any] = {"zero_stage": zero_stage, "optimizer": optimizer, "dtype": dtype}
     config = LearnerConfig(qk_clip=True, threads=1, **settings)
@@ -245,21 +260,31 @@ def test_a_step_without_learning_only_clips(
     )
     learner.config = learner.config.model_copy(update={"lr": 0.0})
     what = Batch(step=1, samples=supervised(20, 13, 9))
-    before = dict(learner.named_weights())
-    before = {name: tensor.detach().clone() for name, tensor in before.items()}
-    first = learner.learn(what)
-    unclipped = dict(learner.named_weights())
-    assert all(torch.equal(unclipped[name], before[name]) for name in before)
-    assert learner.qk_clip is not None
-    learner.qk_clip.tau = first["actor/max_logit"] * 0.95
-    clipped = learner.learn(what)
-    assert 1 <= clipped["actor/qk_clip_heads"] < HEADS
-    close = 1e-5 if dtype == "float32" else 1e-2
-    again = learner.learn(what)["actor/max_logit"]
-    assert again == pytest.approx(learner.qk_clip.tau, rel=close)
-    after = dict(learner.named_weights())
-    name = "model.layers.0.self_attn.q_proj.weight"
-    assert {n for n in before if not torch.equal(after[n], before[n])} == {name}
-    parameter = dict(learner.engine.module.model.named_parameters())[name]
-    master = safe_get_full_fp32_param(parameter)
-    assert torch.equal(master.to(after[name].dtype), after[name])
+
+    def weights() -> dict[str, torch.Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in learner.named_weights()}
+
+    @torch.no_grad()
+    def heads() -> torch.Tensor:
+        learner.engine.train()
+        found = heads_of(learner.engine, clip, packed(20, 13, 9))
+        clip.maxima.clear()
+        return found
+
+    clip = learner.qk_clip
+    assert clip is not None
+    then, before = weights(), heads()
+    clip.tau = float(before.max()) * 1.1
+    assert learner.learn(what)["actor/qk_clip_heads"] == 0
+    unclipped = weights()
+    assert all(torch.equal(unclipped[name], then[name]) for name in then)
+    clip.tau = float(before.median() + before.max()) / 2
+    hot = before > clip.tau
+    assert learner.learn(what)["actor/qk_clip_heads"] == int(hot.sum())
+    now = weights()
+    close = 1e-5 if dtype == "float32" else 2e-2
+    torch.testing.assert_close(heads(), landed(kind, before, clip.tau), rtol=close, atol=0.0)
+    only_hot_heads_changed(kind, hot, now, then)
+    for name, parameter in learner.engine.module.model.named_parameters():
+        master = safe_get_full_fp32_param(parameter)
+        assert torch.equal(master.to(now[name].dtype), now[name])
