@@ -3,11 +3,10 @@
     .venv/bin/python bench/recipe.py [PART ...] [--seeds 0 1 2] [--jobs 2]
 
 The arms of a seed start from one supervised policy, and differ in nothing but what ``ARMS`` says;
-`--set KEY=VALUE` goes to all of them. A part (toggle, retries, ptx, algorithms; default: all) is a
-comparison of some arms; `retries` is `toggle` where more tokens are of more use. Every arm is a
-whole `palestra train` in a process of its own. A run that is over is not started again, so an
-interrupted bench goes on where it was. Writes bench/results/recipe.json and the picture in docs
-after every arm.
+`--set KEY=VALUE` goes to all of them. A part (toggle, ptx, algorithms; default: all) is a
+comparison of some arms. Every arm is a whole `palestra train` in a process of its own. A run that
+is over is not started again, so an interrupted bench goes on where it was. Writes
+bench/results/recipe.json and the picture in docs after every arm.
 """
 
 from __future__ import annotations
@@ -60,16 +59,8 @@ SETTING = (
     "rl.eval.limit=100",
     "rl.eval.samples=4",
 )
-# Half of the demonstrations go on after an attempt that failed, and there are turns to do so.
-RETRIES = (
-    "policy.sft={corpus_steps = 10, steps = 150, batch_size = 48, mistakes = 0.5, recites = 0.75}",
-    "rollout.max_turns=6",
-    "rollout.max_context_length=896",
-    "rl.toggle.min_accuracy=0.3",
-    "rl.toggle.percentile=30",
-)
 BASE, WITH, DECAY = "k25", "k25 with PTX", "k25 with temperature decay"
-TOGGLE, RIGID, LIFTED = "toggle", "rigid budget", "rigid budget lifted"
+TOGGLE, RIGID, CUT, LIFTED = "toggle", "rigid budget", "budget without penalty", " lifted"
 ARMS: Mapping[str, Sequence[str]] = {
     BASE: (),
     TOGGLE: ("rl.toggle.enable=true",),
@@ -82,16 +73,25 @@ ARMS: Mapping[str, Sequence[str]] = {
     "grpo": ("rl.objective.name=grpo",),
     "dapo": ("rl.objective.name=dapo",),
 }
+# One budget for all problems: what runs over is cut and penalised (K2 report section 3.2.3), or
+# only cut.
+RIGID_ARMS: Mapping[str, Sequence[str]] = {RIGID: ("rl.budget.penalty=1",), CUT: ()}
+PARTS: Mapping[str, Sequence[str]] = {
+    "toggle": (BASE, TOGGLE, RIGID, RIGID + LIFTED, CUT, CUT + LIFTED),
+    "ptx": (BASE, WITH),
+    "algorithms": (BASE, DECAY, "k15", "grpo", "dapo"),
+}
+LIMIT = 192  # generated tokens per episode where nothing else is said
+Figure = dict[str, object]
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where runs are, what all of them are told, and how many tokens an episode may have."""
+    """Where runs are, and what all of them are told."""
 
     recipe: str
     runs: Path
     setting: tuple[str, ...]
-    limit: int
 
     def run(self, arm: str, seed: int) -> Path:
         """The folder of an arm's run."""
@@ -109,92 +109,64 @@ class Bench:
         """The run of an arm; Toggle's is followed by those that its budgets are for."""
         run = self._train(arm, seed, self.start(seed), ARMS[arm])
         if arm == TOGGLE:
-            self._lifted(seed, estimated_budget(run, self.limit))
+            for rigid in RIGID_ARMS:
+                self._lifted(rigid, seed, estimated_budget(run, LIMIT))
 
-    def _lifted(self, seed: int, budget: int) -> None:
+    def _lifted(self, arm: str, seed: int, budget: int) -> None:
         """Trained under one budget for all problems, and played without it."""
-        rigid = self._train(RIGID, seed, self.start(seed), [_at_most(budget)])
-        self._train(LIFTED, seed, final(rigid), ["rl.steps=0"])
+        rigid = self._train(arm, seed, self.start(seed), [_at_most(budget), *RIGID_ARMS[arm]])
+        self._train(arm + LIFTED, seed, final(rigid), ["rl.steps=0"])
 
     def _train(self, arm: str, seed: int, policy: Path, more: Sequence[str]) -> Path:
         given = [f"policy.model={policy}", "policy.sft.steps=0", f"seed={seed}"]
         return self._run(self.run(arm, seed), [*given, *more])
 
     def _run(self, run: Path, more: Sequence[str]) -> Path:
-        return train(self.recipe, run, [*self.setting, _at_most(self.limit), *more])
+        return train(self.recipe, run, [*self.setting, _at_most(LIMIT), *more])
 
 
 def _at_most(tokens: int) -> str:
     return f"rl.budget.by_kind={{repair = {tokens}}}"
 
 
-@dataclass(frozen=True)
-class Part:
-    """A comparison: its arms, and where it is made."""
-
-    arms: Sequence[str]
-    bench: Bench
-
-
-NAMES = ("toggle", "retries", "ptx", "algorithms")
-Figure = dict[str, object]
-
-
-def parts(recipe: str, runs: Path, more: Sequence[str]) -> dict[str, Part]:
-    """Every part by its name; those that have a bench in common share their runs."""
-    common = Bench(recipe, runs, (*SETTING, *more), 192)
-    retries = Bench(recipe, runs / "retries", (*SETTING, *RETRIES, *more), 256)
-    found = (
-        Part((BASE, TOGGLE, RIGID, LIFTED), common),
-        Part((BASE, TOGGLE, RIGID, LIFTED), retries),
-        Part((BASE, WITH), common),
-        Part((BASE, DECAY, "k15", "grpo", "dapo"), common),
-    )
-    return dict(zip(NAMES, found, strict=True))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*NAMES, []])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--recipe", default=str(ROOT / "recipes" / "tiny.toml"))
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "bench-recipe")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--set", action="append", default=[])
     args = parser.parse_args()
-    known = parts(args.recipe, args.runs, args.set)
-    wanted = [known[name] for name in args.parts or known]
-    plays = {(part.bench, arm) for part in wanted for arm in part.arms if arm in ARMS}
-    report(known, args.seeds)
+    bench = Bench(args.recipe, args.runs, (*SETTING, *args.set))
+    wanted = {arm for part in args.parts or PARTS for arm in PARTS[part] if arm in ARMS}
+    report(bench, args.seeds)
     for seed in args.seeds:
-        for bench in {part.bench for part in wanted}:
-            bench.start(seed)
+        bench.start(seed)
         with ThreadPoolExecutor(args.jobs) as pool:
-            for done in as_completed([pool.submit(b.play, arm, seed) for b, arm in plays]):
+            for done in as_completed([pool.submit(bench.play, arm, seed) for arm in wanted]):
                 done.result()
-                report(known, args.seeds)
+                report(bench, args.seeds)
 
 
-def report(known: Mapping[str, Part], seeds: Sequence[int]) -> None:
+def report(bench: Bench, seeds: Sequence[int]) -> None:
     """Write the figures of the arms that are finished, and the curves."""
     figures: dict[str, Figure] = {}
-    for name, part in known.items():
-        where = f", {name}" if name == "retries" else ""
-        for arm in part.arms:
-            figures |= of_arm(arm + where, finished_runs(part.bench, arm, seeds))
-        over = [s for s in seeds if all(finished(part.bench.run(arm, s)) for arm in part.arms)]
-        if over and name in COMPARED:
-            figures |= {k + where: v for k, v in COMPARED[name](part.bench, over).items()}
-    shown = known["algorithms"]
+    for part, arms in PARTS.items():
+        for arm in arms:
+            figures |= of_arm(arm, finished_runs(bench, arm, seeds))
+        over = [s for s in seeds if all(finished(bench.run(arm, s)) for arm in arms)]
+        if over and part in COMPARED:
+            figures |= COMPARED[part](bench, over)
     reward_curves(
         {
             arm: [metrics(run, "reward/mean") for run in found.values()]
-            for arm in shown.arms
-            if (found := finished_runs(shown.bench, arm, seeds))
+            for arm in PARTS["algorithms"]
+            if (found := finished_runs(bench, arm, seeds))
         },
         PICTURE,
     )
-    how = "bench/recipe.py, recipe " + Path(shown.bench.recipe).name
+    how = "bench/recipe.py, recipe " + Path(bench.recipe).name
     write_report(RESULT, figures, how, machine_of())
 
 
@@ -220,21 +192,26 @@ def of_arm(arm: str, runs: Mapping[int, Path]) -> dict[str, Figure]:
 
 
 def toggle(bench: Bench, seeds: Sequence[int]) -> dict[str, Figure]:
-    """Free length, Toggle, and a rigid budget as large as Toggle's: tokens, and pass@1 when every
+    """Free length, Toggle, and rigid budgets as large as Toggle's: tokens, and pass@1 when every
     policy may generate as much as the free one."""
-    free, short, lifted = (partial(bench.run, arm) for arm in (BASE, TOGGLE, LIFTED))
+    free, short = partial(bench.run, BASE), partial(bench.run, TOGGLE)
     saved = {s: 1 - generated(short(s)) / generated(free(s)) for s in seeds}
-    lost = {s: pass_at_1(free(s)) - pass_at_1(short(s)) for s in seeds}
-    overfit = {s: pass_at_1(free(s)) - pass_at_1(lifted(s)) for s in seeds}
-    budgets = {s: float(estimated_budget(short(s), bench.limit)) for s in seeds}
-    return {
+    budgets = {s: float(estimated_budget(short(s), LIMIT)) for s in seeds}
+
+    def lost(arm: str) -> dict[int, float]:
+        return {s: pass_at_1(free(s)) - pass_at_1(bench.run(arm, s)) for s in seeds}
+
+    toggled, more = mean(lost(TOGGLE)), "> Toggle's"
+    found = {
         "Toggle: generated tokens saved": figure(saved, "share", ">= 0.25", mean(saved) >= 0.25),
-        "Toggle: pass@1 lost": figure(lost, "share", "<= 0.02", mean(lost) <= 0.02),
-        "rigid budget: pass@1 lost when it is lifted": figure(
-            overfit, "share", "> Toggle's", mean(overfit) > mean(lost)
-        ),
+        "Toggle: pass@1 lost": figure(lost(TOGGLE), "share", "<= 0.02", toggled <= 0.02),
         "rigid budget: its size": figure(budgets, "tokens"),
     }
+    for arm in RIGID_ARMS:
+        overfit = lost(arm + LIFTED)
+        name = f"{arm}: pass@1 lost when it is lifted"
+        found[name] = figure(overfit, "share", more, mean(overfit) > toggled)
+    return found
 
 
 def ptx(bench: Bench, seeds: Sequence[int]) -> dict[str, Figure]:
