@@ -31,7 +31,7 @@ from recipe_runs import (
     pass_at_1,
     train,
 )
-from report import machine_of, write_report
+from report import machine_of, spread, write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "bench" / "results" / "recipe.json"
@@ -180,14 +180,14 @@ def of_arm(arm: str, runs: Mapping[int, Path]) -> dict[str, Figure]:
     if not runs:
         return {}
     found = {
-        f"pass@1, {arm}": figure({s: pass_at_1(run) for s, run in runs.items()}, "share"),
-        f"generated tokens per episode, {arm}": figure(
+        f"pass@1, {arm}": spread({s: pass_at_1(run) for s, run in runs.items()}, "share"),
+        f"generated tokens per episode, {arm}": spread(
             {s: generated(run) for s, run in runs.items()}, "tokens"
         ),
     }
     if LIFTED not in arm:  # it is not trained
         rewards = {s: last_reward(run) for s, run in runs.items()}
-        found[f"reward of the last five steps, {arm}"] = figure(rewards, "reward")
+        found[f"reward of the last five steps, {arm}"] = spread(rewards, "reward")
     return found
 
 
@@ -203,14 +203,14 @@ def toggle(bench: Bench, seeds: Sequence[int]) -> dict[str, Figure]:
 
     toggled, more = mean(lost(TOGGLE)), "> Toggle's"
     found = {
-        "Toggle: generated tokens saved": figure(saved, "share", ">= 0.25", mean(saved) >= 0.25),
-        "Toggle: pass@1 lost": figure(lost(TOGGLE), "share", "<= 0.02", toggled <= 0.02),
-        "rigid budget: its size": figure(budgets, "tokens"),
+        "Toggle: generated tokens saved": spread(saved, "share", ">= 0.25", mean(saved) >= 0.25),
+        "Toggle: pass@1 lost": spread(lost(TOGGLE), "share", "<= 0.02", toggled <= 0.02),
+        "rigid budget: its size": spread(budgets, "tokens"),
     }
     for arm in RIGID_ARMS:
         overfit = lost(arm + LIFTED)
         name = f"{arm}: pass@1 lost when it is lifted"
-        found[name] = figure(overfit, "share", more, mean(overfit) > toggled)
+        found[name] = spread(overfit, "share", more, mean(overfit) > toggled)
     return found
 
 
@@ -221,11 +221,11 @@ def ptx(bench: Bench, seeds: Sequence[int]) -> dict[str, Figure]:
     )
     gap = {s: last_reward(bench.run(WITH, s)) - last_reward(bench.run(BASE, s)) for s in seeds}
     return {
-        "PTX: held-out nll rise with it": figure(
+        "PTX: held-out nll rise with it": spread(
             kept, "nat/token", "< 0.1 x without", mean(kept) < 0.1 * mean(free)
         ),
-        "PTX: held-out nll rise without it": figure(free, "nat/token"),
-        "PTX: reward, with - without": figure(gap, "reward", ">= -0.02", mean(gap) >= -0.02),
+        "PTX: held-out nll rise without it": spread(free, "nat/token"),
+        "PTX: reward, with - without": spread(gap, "reward", ">= -0.02", mean(gap) >= -0.02),
     }
 
 
@@ -241,22 +241,6 @@ def last_reward(run: Path) -> float:
 def mean(by_seed: Mapping[int, float]) -> float:
     """Over the seeds."""
     return statistics.fmean(by_seed.values())
-
-
-def figure(
-    by_seed: Mapping[int, float], unit: str, target: str = "reported", met: bool | None = None
-) -> Figure:
-    """The mean over the seeds, its range, and what each of them came to."""
-    values = by_seed.values()
-    return {
-        "value": mean(by_seed),
-        "min": min(values),
-        "max": max(values),
-        "seeds": {str(seed): value for seed, value in by_seed.items()},
-        "unit": unit,
-        "target": target,
-        "met": met,
-    }
 
 
 if __name__ == "__main__":

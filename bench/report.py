@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +24,26 @@ def machine_of() -> dict[str, object]:
         "memory_gib": round(memory / 2**30, 1),
         "python": platform.python_version(),
         "system": platform.system(),
+    }
+
+
+def spread(
+    values: Mapping[int, float],
+    unit: str,
+    target: str = "reported",
+    met: bool | None = None,
+    *,
+    over: str = "seeds",
+) -> dict[str, object]:
+    """A figure of several values, by seed or whatever ``over`` names: mean, range, and each."""
+    return {
+        "value": statistics.fmean(values.values()),
+        "min": min(values.values()),
+        "max": max(values.values()),
+        over: {str(key): value for key, value in values.items()},
+        "unit": unit,
+        "target": target,
+        "met": met,
     }
 
 
