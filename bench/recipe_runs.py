@@ -50,8 +50,13 @@ def finished(run: Path) -> bool:
 
 def metrics(run: Path, name: str) -> list[float]:
     """A metric of every step that has it."""
+    return list(metrics_by_step(run, name).values())
+
+
+def metrics_by_step(run: Path, name: str) -> dict[int, float]:
+    """The same, by the number of the step."""
     with Journal(run / "journal.sqlite", read_only=True) as journal:
-        return [values[name] for _, values in journal.steps() if name in values]
+        return {step: values[name] for step, values in journal.steps() if name in values}
 
 
 def final(run: Path) -> Path:
@@ -68,11 +73,24 @@ def generated(run: Path) -> float:
     return statistics.fmean(t.generated for t in episodes)
 
 
-def pass_at_1(run: Path) -> float:
-    """Share of the episodes of the run's last evaluation that solved their task."""
+def pass_at_1(run: Path, after: int | None = None) -> float:
+    """Share of the episodes of the evaluation after so many steps (by default the last) that solved
+    their task."""
     with Journal(run / "journal.sqlite", read_only=True) as journal:
-        rows = journal.evals(journal.last_step() or 0, SPLIT)
+        rows = journal.evals(journal.last_step() or 0 if after is None else after, SPLIT)
     return statistics.fmean(row.solved for row in rows)
+
+
+def replayed(run: Path) -> float:
+    """Share of the tokens of all training episodes that have a record of their experts, which is
+    what the learner replays."""
+    known = tokens = 0
+    with Journal(run / "journal.sqlite", read_only=True) as journal:
+        for step, _ in journal.steps():
+            for turn in (turn for t in journal.trajectories(step) for turn in t.turns):
+                known += turn.routing.tokens if turn.routing else 0
+                tokens += len(turn.context_ids) + len(turn.token_ids)
+    return known / tokens
 
 
 def estimated_budget(run: Path, limit: int) -> int:
