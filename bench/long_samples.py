@@ -1,10 +1,11 @@
 """Memory of a training step on one long sample, beside what all logits or all scores would take.
 
     .venv/bin/python bench/long_samples.py [--tokens 8192 32768] [--vocabulary 151936]
+        [--architectures qwen3 qwen3_moe deepseek_v3]
 
 Writes bench/results/long_samples.json: the peak memory of a learner's step (forward, backward,
-AdamW) on one sample of a toy policy, each length in a process of its own, less what a step on a
-sample of 16 tokens took there.
+AdamW) on one sample of a toy policy of each architecture, each length in a process of its own, less
+what a step on a sample of 16 tokens took there.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import tempfile
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import get_args
 
 from logprobs import figure, peak, sample
 from report import machine_of, write_report
@@ -27,21 +30,33 @@ from palestra.rl.types import Batch
 
 RESULT = Path(__file__).resolve().parent / "results" / "long_samples.json"
 SHORT = 16
+ARCHITECTURES = get_args(TinyConfig.model_fields["architecture"].annotation)
+Figure = dict[str, object]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, nargs=2, default=[8192, 32_768])
     parser.add_argument("--vocabulary", type=int, default=151_936)
+    parser.add_argument("--architectures", nargs="+", choices=ARCHITECTURES, default=ARCHITECTURES)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        toy(Path(folder), args.vocabulary, max(args.tokens))
-        short, long = (step_alone(folder, tokens) for tokens in args.tokens)
-    less, more = args.tokens
+    figures: dict[str, Figure] = {}
+    for name in args.architectures:
+        with tempfile.TemporaryDirectory() as folder:
+            toy(Path(folder), name, args.vocabulary, max(args.tokens))
+            gib = {tokens: step_alone(folder, tokens) for tokens in sorted(args.tokens)}
+        found = compared(gib, args.vocabulary)
+        figures |= {f"{name}, {what}": measured for what, measured in found.items()}
+    write_report(RESULT, figures, "bench/long_samples.py", machine_of())
+
+
+def compared(gib: Mapping[int, float], vocabulary: int) -> dict[str, Figure]:
+    """Of two lengths and the memory of each: how it grows, and what it is a share of."""
+    (less, short), (more, long) = gib.items()
     slope = (long - short) / (more - less)
-    logits = more * args.vocabulary * 4 / 2**30
+    logits = more * vocabulary * 4 / 2**30
     scores = more * more * 4 / 2**30
-    figures: dict[str, dict[str, object]] = {
+    return {
         f"{less} tokens: peak memory of a step": figure(short, "GiB"),
         f"{more} tokens: peak memory of a step": figure(long, "GiB"),
         "growth over growth of length": figure(
@@ -51,12 +66,12 @@ def main() -> None:
         "share of all logits in float32": figure(long / logits, "", "<= 0.125", long <= logits / 8),
         "one head's scores in float32": figure(scores, "GiB", "not reached", long < scores),
     }
-    write_report(RESULT, figures, "bench/long_samples.py", machine_of())
 
 
-def toy(folder: Path, vocabulary: int, tokens: int) -> None:
+def toy(folder: Path, architecture: str, vocabulary: int, tokens: int) -> None:
     """Two layers, 64 wide; ids above those of its tokenizer are never used."""
     shape = TinyConfig(
+        architecture=architecture,
         vocab_size=vocabulary,
         hidden_size=64,
         intermediate_size=128,
