@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from palestra.deploy.config import RunConfig
 from palestra.deploy.console import Console
 from palestra.deploy.warm_start import left_out, variation
 from palestra.envs.base import Env
-from palestra.rl.ptx import Rows, Source
-from palestra.rl.ptx_file import PtxFile
+from palestra.rl.ptx import Source
+from palestra.rl.ptx_file import PtxFile, Rendered
 from palestra.rl.types import Sample, Task
 from palestra.rollout.dialects import Inexpressible
 from palestra.rollout.tokens import Chat
@@ -60,26 +60,35 @@ class Demonstrations:
             return None
 
 
+def ptx_files(config: RunConfig, folder: Path, console: Console) -> dict[str, PtxFile]:
+    """The files that are drawn from, read. ``folder`` is the run's, where copies of them lie while
+    it goes on. Raises ``UserError`` for one with nothing to learn from."""
+    ptx = config.rl.ptx
+    found: dict[str, PtxFile] = {}
+    for name, weight in ptx.files.items() if ptx.coef else ():
+        if weight:
+            found[name] = file = PtxFile(Path(name), folder=folder, say=console.say)
+            console.say(f"ptx: {name}: {len(file)} rows, {file.left_out} left out")
+    return found
+
+
 def ptx_sources(
-    config: RunConfig, env: Env, chat: Chat, train: Sequence[Task], folder: Path, console: Console
+    config: RunConfig,
+    env: Env,
+    chat: Chat,
+    train: Sequence[Task],
+    files: Mapping[str, PtxFile],
+    console: Console,
 ) -> list[Source]:
-    """The sources that have samples; none when their weight in the loss is 0. ``folder`` is the
-    run's, where copies of files lie while it goes on."""
+    """The sources that have samples; none when their weight in the loss is 0."""
     ptx = config.rl.ptx
     if not ptx.coef:
         return []
-    sources: list[Source] = []
+    sources = [
+        Source(rows=Rendered(file, chat, config.rollout.max_context_length), weight=ptx.files[name])
+        for name, file in files.items()
+    ]
     if ptx.demonstrations:
-        rows: Rows = Demonstrations(config, env, chat, train, console)
-        sources.append(Source(rows=rows, weight=ptx.demonstrations))
-    for name, weight in ptx.files.items():
-        rows = PtxFile(
-            Path(name),
-            chat,
-            folder=folder,
-            max_tokens=config.rollout.max_context_length,
-            say=console.say,
-        )
-        console.say(f"ptx: {name}: {len(rows)} rows, {rows.left_out} left out")
-        sources.append(Source(rows=rows, weight=weight))
-    return [source for source in sources if source.weight and len(source.rows)]
+        rows = Demonstrations(config, env, chat, train, console)
+        sources.insert(0, Source(rows=rows, weight=ptx.demonstrations))
+    return [source for source in sources if len(source.rows)]

@@ -25,7 +25,7 @@ from palestra.deploy.loggers import Loggers
 from palestra.deploy.placement import ensure_room
 from palestra.deploy.plot import learning_curve
 from palestra.deploy.plot_toggle import toggle_curve
-from palestra.deploy.ptx import ptx_sources
+from palestra.deploy.ptx import ptx_files, ptx_sources
 from palestra.deploy.run_folder import AUTO, RunFolder
 from palestra.deploy.summary import Status, summarize
 from palestra.deploy.tasks import Workshop, workshop
@@ -37,6 +37,7 @@ from palestra.rewards.assemble import close
 from palestra.rl.errors import PalestraError, UserError
 from palestra.rl.journal import Journal
 from palestra.rl.objectives.registry import policy_loss
+from palestra.rl.ptx import Source
 from palestra.rl.run import Run
 from palestra.rl.train import last_checkpoint
 from palestra.rl.train import train as train_loop
@@ -97,6 +98,7 @@ class Job:
 
     async def _train(self) -> None:
         config, console = self.config, self.console
+        files = ptx_files(config, self.folder.path, console)
         console.phase("starting Ray")
         async with AsyncExitStack() as stack:
             gpu = await stack.enter_async_context(head.connected())
@@ -123,7 +125,8 @@ class Job:
             await stack.enter_async_context(reachable_judges(world.scheme))
             stack.push_async_callback(close, world.scheme)
             trainer = self._trainer(shop, tasks, world.chat, actors)
-            run = self._run(shop, tasks, world, trainer)
+            ptx = ptx_sources(config, shop.env, world.chat, tasks, files, console)
+            run = self._run(tasks, world, trainer, ptx)
             await self._loop(run, shop)
 
     def _workshop(self) -> AbstractAsyncContextManager[Workshop]:
@@ -145,11 +148,12 @@ class Job:
             say=self.console.say,
         )
 
-    def _run(self, shop: Workshop, tasks: Sequence[Task], world: World, trainer: Colocated) -> Run:
+    def _run(
+        self, tasks: Sequence[Task], world: World, trainer: Colocated, ptx: Sequence[Source]
+    ) -> Run:
         config = self.config
         critic = make_critic(config, world, trainer, self.journal, self.console.say)
         world = trusting(world, self.journal, config.rl.critic.min_accuracy)
-        ptx = ptx_sources(config, shop.env, world.chat, tasks, self.folder.path, self.console)
         return Run(
             config=config.rl,
             seed=config.seed,

@@ -13,6 +13,7 @@ import os
 import tempfile
 from array import array
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from palestra.envs.chat_rows import chat_or_text
@@ -28,22 +29,12 @@ SHOWN = 5
 
 
 class PtxFile:
-    """Implements ``rl.ptx.Rows``; ``folder`` is where the copy lies, ``max_tokens`` the longest
-    sample. ``say`` is told of the first bad rows. Raises ``UserError`` when no row is good."""
+    """The well-formed rows of a file; ``folder`` is where the copy lies. ``say`` is told of the
+    first bad rows. Raises ``UserError`` when the file cannot be read, or no row is good."""
 
-    def __init__(
-        self,
-        path: Path,
-        chat: Chat,
-        *,
-        folder: Path,
-        max_tokens: int,
-        say: Callable[[str], None],
-    ) -> None:
+    def __init__(self, path: Path, *, folder: Path, say: Callable[[str], None]) -> None:
         self.path = path
         self.left_out = 0
-        self._chat = chat
-        self._max_tokens = max_tokens
         self._say = say
         self._numbers = array("Q")
         self._ends = array("Q", [0])
@@ -72,37 +63,63 @@ class PtxFile:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def sample(self, index: int) -> Sample | None:
-        """The sample of row ``index``; None for a row that turns out to be no good."""
-        try:
-            return self._sample(index)
-        except BadRow as error:
-            if index not in self._bad:
-                self._bad.add(index)
-                self._leave_out(self._numbers[index], error)
-            return None
-
-    def _sample(self, index: int) -> Sample:
+    def row(self, index: int) -> dict[str, Json]:
+        """The fields of row ``index`` that are learned from."""
         start, end = self._ends[index], self._ends[index + 1]
-        row = json.loads(os.pread(self._copy.fileno(), end - start, start))
-        what = chat_or_text(row)
-        try:
-            if isinstance(what, str):
-                ids = self._chat.tokenizer.spell(what)
-                sample = supervised(ids, [1.0] * len(ids))
-            else:
-                sample = self._chat.conversation(what)
-        except (UserError, Inexpressible) as error:
-            raise BadRow(f"field messages: {error}") from error
-        if len(sample.token_ids) > self._max_tokens:
-            field = "text" if isinstance(what, str) else "messages"
-            raise BadRow(f"field {field}: {len(sample.token_ids)} tokens, above {self._max_tokens}")
-        return sample
+        row: dict[str, Json] = json.loads(os.pread(self._copy.fileno(), end - start, start))
+        return row
+
+    def leave_out(self, index: int, error: BadRow) -> None:
+        """Count row ``index`` among the bad ones, once, and name it."""
+        if index not in self._bad:
+            self._bad.add(index)
+            self._leave_out(self._numbers[index], error)
 
     def _leave_out(self, number: int, error: BadRow) -> None:
         self.left_out += 1
         if self.left_out <= SHOWN:
             self._say(f"{self.path} row {number} left out: {error}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Implements ``rl.ptx.Rows``: a file's rows, tokenised as ``chat`` has it when they are drawn;
+    ``max_tokens`` is the longest sample."""
+
+    file: PtxFile
+    chat: Chat
+    max_tokens: int
+
+    @property
+    def left_out(self) -> int:
+        """Rows of the file found to be no good so far."""
+        return self.file.left_out
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def sample(self, index: int) -> Sample | None:
+        """The sample of row ``index``; None for a row that turns out to be no good."""
+        try:
+            return self._sample(self.file.row(index))
+        except BadRow as error:
+            self.file.leave_out(index, error)
+            return None
+
+    def _sample(self, row: Mapping[str, Json]) -> Sample:
+        what = chat_or_text(row)
+        try:
+            if isinstance(what, str):
+                ids = self.chat.tokenizer.spell(what)
+                sample = supervised(ids, [1.0] * len(ids))
+            else:
+                sample = self.chat.conversation(what)
+        except (UserError, Inexpressible) as error:
+            raise BadRow(f"field messages: {error}") from error
+        if len(sample.token_ids) > self.max_tokens:
+            field = "text" if isinstance(what, str) else "messages"
+            raise BadRow(f"field {field}: {len(sample.token_ids)} tokens, above {self.max_tokens}")
+        return sample
 
 
 def _packed(row: Mapping[str, Json]) -> bytes:

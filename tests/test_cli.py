@@ -56,6 +56,15 @@ def test_help_lists_every_command() -> None:
     assert text.count("(not in this version)") == len(LATER)
 
 
+def test_a_ptx_file_that_is_not_there_is_told_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("palestra.deploy.head.connected", lambda: pytest.fail("started"))
+    given = ["--run", str(tmp_path), "--set", "rl.ptx.files={'gone.jsonl'=1.0}"]
+    assert main(["train", "recipes/tiny.toml", *given]) == 2
+    assert capsys.readouterr().err.startswith("palestra: cannot read gone.jsonl: ")
+
+
 @pytest.mark.parametrize("command", LATER)
 def test_later_commands_say_so(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "anything", "--at", "all"]) == 2

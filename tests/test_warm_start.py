@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,7 +63,7 @@ def test_ptx_demonstrations_vary_and_one_that_cannot_be_written_is_counted_once(
     said = io.StringIO()
     config = RunConfig.model_validate({"seed": 3, "rl": {"ptx": {"coef": 0.1}}})
     chat = Chat(tokenizer, DIALECTS["qwen3_coder"])
-    [source] = ptx_sources(config, Env(None), chat, (), Path(), Console(stream=said))  # type: ignore[arg-type]
+    [source] = ptx_sources(config, Env(None), chat, (), {}, Console(stream=said))  # type: ignore[arg-type]
     drawn = [source.rows.sample(index) for index in range(len(source.rows)) for _ in "twice"]
     texts = {tokenizer.decode(sample.token_ids) for sample in drawn if sample}
     assert len(source.rows) == 2 * EPOCHS and len(texts) == EPOCHS

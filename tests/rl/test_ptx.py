@@ -20,14 +20,14 @@ from palestra.envs.parquet_rows import read_parquet
 from palestra.envs.rows import BadRow
 from palestra.rl.errors import UserError
 from palestra.rl.ptx import InMemory, Source, draw
-from palestra.rl.ptx_file import PtxFile
+from palestra.rl.ptx_file import PtxFile, Rendered
 from palestra.rl.run import Run
 from palestra.rl.step import draw_ptx
 from palestra.rl.types import Sample
 from palestra.rollout.tokens import Chat
 
 MakeRun = Callable[..., Run]
-MakeFile = Callable[..., PtxFile]
+MakeFile = Callable[..., Rendered]
 EOS = 128  # of the tokenizer of letters
 
 
@@ -56,12 +56,12 @@ def chat(make_run: MakeRun) -> Chat:
 def make_file(chat: Chat, tmp_path: Path) -> MakeFile:
     """Makes files of JSON rows; ``told`` collects what is said."""
 
-    def make(rows: list[Any], *, max_tokens: int = 500, told: list[str] | None = None) -> PtxFile:
+    def make(rows: list[Any], *, max_tokens: int = 500, told: list[str] | None = None) -> Rendered:
         path = tmp_path / "rows.jsonl"
         lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
         path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         say = (told if told is not None else []).append
-        return PtxFile(path, chat, folder=tmp_path, max_tokens=max_tokens, say=say)
+        return Rendered(PtxFile(path, folder=tmp_path, say=say), chat, max_tokens)
 
     return make
 
@@ -187,11 +187,11 @@ def test_a_file_without_a_good_row_is_wrong_use(make_file: MakeFile) -> None:
         make_file([{}, "x"])
 
 
-def test_a_folder_that_takes_no_copy_is_wrong_use(chat: Chat, tmp_path: Path) -> None:
+def test_a_folder_that_takes_no_copy_is_wrong_use(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "x"}')
     with pytest.raises(UserError, match=r"rows\.jsonl: cannot be copied to .*gone: No such file"):
-        PtxFile(path, chat, folder=tmp_path / "gone", max_tokens=9, say=print)
+        PtxFile(path, folder=tmp_path / "gone", say=print)
 
 
 json_values = st.recursive(
@@ -256,7 +256,7 @@ def test_a_long_file_is_not_in_memory(chat: Chat, tmp_path: Path) -> None:
             stream.write(json.dumps({"text": f"{number} " + "x" * 500}) + "\n")
     assert path.stat().st_size > 10_000_000
     tracemalloc.start()
-    file = PtxFile(path, chat, folder=tmp_path, max_tokens=1000, say=print)
+    file = Rendered(PtxFile(path, folder=tmp_path, say=print), chat, 1000)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(file) == count
@@ -273,7 +273,7 @@ def test_parquet(chat: Chat, tmp_path: Path) -> None:
     chats = [said("a", f"answer {n}")["messages"] for n in range(600)]
     parquet.write_table(pyarrow.table({"messages": chats, "other": range(600)}), path)
     assert [number for number, _ in read_parquet(path)] == list(range(1, 601))
-    file = PtxFile(path, chat, folder=tmp_path, max_tokens=500, say=print)
+    file = Rendered(PtxFile(path, folder=tmp_path, say=print), chat, 500)
     assert len(file) == 600
     assert learned(chat, file.sample(599)) == ["answer 599<|im_end|>"]
     cut = path.read_bytes()
@@ -285,7 +285,7 @@ def test_parquet(chat: Chat, tmp_path: Path) -> None:
     ):
         path.write_bytes(broken)
         with pytest.raises(UserError, match=r"cannot read .*rows\.parquet as Parquet") as raised:
-            PtxFile(path, chat, folder=tmp_path, max_tokens=500, say=print)
+            PtxFile(path, folder=tmp_path, say=print)
         assert "\n" not in str(raised.value)
 
 
@@ -297,6 +297,6 @@ def test_text_that_is_not_utf8_spoils_its_row_only(chat: Chat, tmp_path: Path) -
     raw = pyarrow.array([b"good", b"\xff\xfe", b"fine"]).view(pyarrow.string())
     parquet.write_table(pyarrow.table({"text": raw}), path)
     told: list[str] = []
-    file = PtxFile(path, chat, folder=tmp_path, max_tokens=500, say=told.append)
+    file = Rendered(PtxFile(path, folder=tmp_path, say=told.append), chat, 500)
     assert (len(file), file.left_out) == (2, 1)
     assert "row 2 left out: field text:" in told[0]
