@@ -26,26 +26,11 @@ class Rows(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class InMemory:
-    """``Rows`` of samples that are there already, such as an environment's demonstrations."""
-
-    samples: Sequence[Sample]
-    left_out: int = 0
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def sample(self, index: int) -> Sample:
-        """The sample with this number."""
-        return self.samples[index]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Rows, and their expected share of the samples, relative to the other sources' weights.
 
-    Example: ``Source(rows=InMemory(demonstrations), weight=1.0)``
+    Example: ``Source(rows=demonstrations, weight=1.0)``
     """
 
     rows: Rows

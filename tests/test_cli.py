@@ -62,7 +62,8 @@ def test_a_ptx_file_that_is_not_there_is_told_before_anything_is_started(
     monkeypatch.setattr("palestra.deploy.head.connected", lambda: pytest.fail("started"))
     given = ["--run", str(tmp_path), "--set", "rl.ptx.files={'gone.jsonl'=1.0}"]
     assert main(["train", "recipes/tiny.toml", *given]) == 2
-    assert capsys.readouterr().err.startswith("palestra: cannot read gone.jsonl: ")
+    said = capsys.readouterr().err
+    assert said.startswith("palestra: cannot read gone.jsonl: ") and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", LATER)

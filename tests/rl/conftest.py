@@ -19,6 +19,7 @@ from palestra.rewards.score import Scheme, Weighted
 from palestra.rl.config import RLConfig
 from palestra.rl.errors import PathRefused
 from palestra.rl.journal import Journal
+from palestra.rl.ptx import Source
 from palestra.rl.run import Run
 from palestra.rl.types import (
     ExecResult,
@@ -26,6 +27,7 @@ from palestra.rl.types import (
     Message,
     Observation,
     Outcome,
+    Sample,
     Sampling,
     Sandbox,
     Task,
@@ -190,5 +192,30 @@ def make_run(tmp_path: Path) -> MakeRun:
             journal=journal,
             checkpoints=tmp_path / "checkpoints",
         )
+
+    return make
+
+
+class InMemory:
+    """Implements ``rl.ptx.Rows`` with samples that are there already."""
+
+    left_out = 0
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def sample(self, index: int) -> Sample:
+        return self.samples[index]
+
+
+@pytest.fixture
+def make_source() -> Callable[..., Source]:
+    """(samples, weight) -> a source of PTX samples."""
+
+    def make(samples: Sequence[Sample], weight: float = 1.0) -> Source:
+        return Source(rows=InMemory(samples), weight=weight)
 
     return make

@@ -19,7 +19,7 @@ from palestra.envs.chat_rows import chat_or_text
 from palestra.envs.parquet_rows import read_parquet
 from palestra.envs.rows import BadRow
 from palestra.rl.errors import UserError
-from palestra.rl.ptx import InMemory, Source, draw
+from palestra.rl.ptx import Source, draw
 from palestra.rl.ptx_file import PtxFile, Rendered
 from palestra.rl.run import Run
 from palestra.rl.step import draw_ptx
@@ -28,6 +28,7 @@ from palestra.rollout.tokens import Chat
 
 MakeRun = Callable[..., Run]
 MakeFile = Callable[..., Rendered]
+MakeSource = Callable[..., Source]
 EOS = 128  # of the tokenizer of letters
 
 
@@ -80,28 +81,28 @@ def learned(chat: Chat, found: Sample | None) -> list[str]:
     return texts[1:]
 
 
-def test_the_demonstrations_alone_are_drawn_as_in_the_first_version(make_run: MakeRun) -> None:
+def test_the_demonstrations_alone_are_drawn_as_in_the_first_version(
+    make_run: MakeRun, make_source: MakeSource
+) -> None:
     demos = [sample(n) for n in range(40)]
-    run = replace(
-        make_run(ptx={"coef": 0.1, "samples_per_step": 7}), ptx=[Source(rows=InMemory(demos))]
-    )
+    run = replace(make_run(ptx={"coef": 0.1, "samples_per_step": 7}), ptx=[make_source(demos)])
     for step in (1, 2, 30):
         assert draw_ptx(step, run) == random.Random(f"7/ptx/{step}").sample(demos, 7)
     off = replace(make_run(ptx={"coef": 0.0}), ptx=run.ptx)
     assert draw_ptx(1, off) == []
 
 
-def test_sources_are_drawn_by_weight() -> None:
+def test_sources_are_drawn_by_weight(make_source: MakeSource) -> None:
     sources = [
-        Source(rows=InMemory([sample(n) for n in range(50)]), weight=1.0),
-        Source(rows=InMemory([sample(n) for n in range(50, 100)]), weight=3.0),
+        make_source([sample(n) for n in range(50)], 1.0),
+        make_source([sample(n) for n in range(50, 100)], 3.0),
     ]
     drawn = [s.token_ids[0] for step in range(400) for s in draw(sources, 10, random.Random(step))]
     assert len(drawn) == 4000
     second = sum(number >= 50 for number in drawn)
     assert abs(second - 3000) < 4 * (4000 * 0.75 * 0.25) ** 0.5
     assert max(Counter(drawn).values()) < 120, "rows are drawn evenly"
-    few = [Source(rows=InMemory([sample(1)])), Source(rows=InMemory([sample(2)]))]
+    few = [make_source([sample(1)]), make_source([sample(2)])]
     assert len(draw(few, 10, random.Random(0))) == 2, "no row twice in a step"
 
 

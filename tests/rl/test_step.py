@@ -18,7 +18,6 @@ from palestra.rl.evaluate import Evaluation, evaluate
 from palestra.rl.lost import TooManyInfraFailures
 from palestra.rl.play import draw, grouped
 from palestra.rl.presets import Rule
-from palestra.rl.ptx import InMemory, Source
 from palestra.rl.run import Run
 from palestra.rl.step import draw_ptx, rl_step
 from palestra.rl.train import train
@@ -253,7 +252,9 @@ def test_drawing_is_deterministic_and_covers_every_task_once_per_epoch(make_run:
     assert draw(1, replace(run, seed=8)) != draw(1, run)
 
 
-def test_supervised_samples_are_mixed_in_only_with_a_weight(make_run: MakeRun) -> None:
+def test_supervised_samples_are_mixed_in_only_with_a_weight(
+    make_run: MakeRun, make_source: Callable[..., Any]
+) -> None:
     demos = [
         Sample(
             token_ids=(n, n),
@@ -264,18 +265,16 @@ def test_supervised_samples_are_mixed_in_only_with_a_weight(make_run: MakeRun) -
         )
         for n in range(9)
     ]
-    off = replace(make_run(), ptx=[Source(rows=InMemory(demos))])
+    off = replace(make_run(), ptx=[make_source(demos)])
     assert draw_ptx(1, off) == []
-    on = replace(
-        make_run(ptx={"coef": 0.1, "samples_per_step": 4}), ptx=[Source(rows=InMemory(demos))]
-    )
+    on = replace(make_run(ptx={"coef": 0.1, "samples_per_step": 4}), ptx=[make_source(demos)])
     first = draw_ptx(1, on)
     assert first == draw_ptx(1, on) != draw_ptx(2, on)
     assert len(set(first)) == 4
     step(1, on)
     assert trainer(on).batches[0].samples[-4:] == tuple(first)
     few = make_run(ptx={"coef": 0.1, "samples_per_step": 100})
-    assert len(draw_ptx(1, replace(few, ptx=[Source(rows=InMemory(demos))]))) == 9
+    assert len(draw_ptx(1, replace(few, ptx=[make_source(demos)]))) == 9
 
 
 def run_loop(
